@@ -1,0 +1,324 @@
+"""Bringing a cluster up and down, and telling how it is."""
+
+import os
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from localcluster import addons, binaries, cgroups, controlplane, images, network, node, packages
+from localcluster.controlplane import ControlPlane
+from localcluster.errors import Failure
+from localcluster.lock import exclusive
+from localcluster.paths import Layout, home
+from localcluster.processes import Identity, require, spawn, stop
+from localcluster.report import say, step
+from localcluster.topology import MAX_NODES, MAX_SLOTS, NODE_PORT, Node, Topology, free_ports, next_port
+from localcluster.waiting import until
+
+_INGRESS_PORT = 8088
+_API_PORT = 6443
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the user asked for."""
+
+    nodes: int = 2
+    control_plane_only: bool = False
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.nodes <= MAX_NODES:
+            raise Failure(f"A local cluster has 1 to {MAX_NODES} nodes, not {self.nodes}.")
+
+    def fits(self, topology: Topology) -> bool:
+        wanted = 0 if self.control_plane_only else self.nodes
+        return topology.node_count == wanted
+
+
+def up(layout: Layout, wish: Wish) -> None:
+    """Bring the cluster into existence.
+
+    A healthy one is left as it is. One whose control plane works keeps its objects and gets back what it lacks;
+    any other is made anew.
+    """
+    with exclusive(layout.lock):
+        start = time.monotonic()
+        existing = Topology.load(layout.state)
+        found = problems(layout, existing) if existing else []
+        if existing and (not found or _control_plane_works(layout, existing)):
+            _require_fit(layout, wish, existing)
+            if not found:
+                say(f"Cluster {layout.name} is up and healthy.")
+                return
+            say(f"Cluster {layout.name} is not healthy ({found[0]}): mending it.")
+            if _mended(layout, wish, existing):
+                say(f"Cluster {layout.name} is healthy again after {time.monotonic() - start:.1f} s.")
+                return
+        _prepare(wish)
+        _destroy(layout, existing)
+        start = time.monotonic()
+        _create(layout, wish)
+        say(f"Cluster {layout.name} is up after {time.monotonic() - start:.1f} s.")
+
+
+def down(layout: Layout) -> None:
+    """Remove the cluster and everything that belongs to it."""
+    with exclusive(layout.lock):
+        _destroy(layout, Topology.load(layout.state))
+        say(f"Cluster {layout.name} is gone.")
+
+
+def stop_node(layout: Layout, name: str) -> None:
+    """Make a node fail, for those who want to see what happens then."""
+    with exclusive(layout.lock):
+        node.stop(layout, _node(layout, name))
+        say(f"{name} is off; the control plane notices in about 16 s.")
+
+
+def start_node(layout: Layout, name: str) -> None:
+    """Start a node again that was stopped, as after a reboot: with its images, without its processes."""
+    with exclusive(layout.lock):
+        entry, topology = _node(layout, name), running(layout)
+        start = datetime.now(UTC).isoformat()
+        if not node.is_on(layout, topology, entry):
+            node.stop(layout, entry)
+            node.start(layout, topology, entry)
+        api = ControlPlane(layout, topology).api()
+        # A node that was off for a moment only is still called Ready: a heartbeat must have come since.
+        until(f"a heartbeat of {name}", lambda: api.last_heartbeat(name) > start, 60)
+        until(f"{name} to be Ready", lambda: name in api.ready_nodes(), 60)
+        say(f"{name} is Ready.")
+
+
+def _node(layout: Layout, name: str) -> Node:
+    nodes = {entry.name: entry for entry in running(layout).nodes}
+    if name not in nodes:
+        raise Failure(f"Cluster {layout.name} has no node {name}: there are {', '.join(nodes) or 'none'}.")
+    return nodes[name]
+
+
+def status(layout: Layout) -> dict[str, Any]:
+    """Return what a user, or a test, may want to know."""
+    topology = Topology.load(layout.state)
+    if topology is None:
+        return {"name": layout.name, "running": False, "problems": [f"there is no cluster {layout.name}"]}
+    found = problems(layout, topology)
+    return {
+        "name": layout.name,
+        "running": not found,
+        "problems": found,
+        "controlPlaneOnly": topology.control_plane_only,
+        "server": topology.server,
+        "kubeconfig": str(layout.kubeconfig),
+        "auditLog": str(layout.audit_log),
+        "logs": str(layout.logs),
+        "binaries": str(binaries.directory()),
+        "nodes": [entry.name for entry in topology.nodes],
+        "podCIDR": topology.pod_cidr,
+        "serviceCIDR": topology.service_cidr,
+        "nodeCIDR": topology.node_cidr,
+        "ingressPort": topology.ingress_port,
+        "ingressURL": topology.ingress_port and f"http://<name>.gpux.localhost:{topology.ingress_port}/",
+        "processes": {file.name: _pid(file) for file in sorted(layout.pids.glob("*")) if not file.suffix},
+    }
+
+
+def running(layout: Layout) -> Topology:
+    """Return the shape of a cluster that is there, or fail."""
+    topology = Topology.load(layout.state)
+    if topology is None:
+        raise Failure(
+            f"There is no cluster {layout.name}: start it with `localcluster up --name {layout.name}`."
+        )
+    return topology
+
+
+def problems(layout: Layout, topology: Topology) -> list[str]:
+    """Return everything that keeps the cluster from being healthy."""
+    dead = [f"{name} does not run" for name in _process_names(topology) if _pid(layout.pids / name) is None]
+    if dead:
+        return dead
+    try:
+        api = ControlPlane(layout, topology).api()
+    except OSError as error:
+        return [f"the credentials are not complete ({error})"]
+    if not api.ready():
+        return ["the API server is not ready"]
+    if not api.has_default_account():
+        return ["the controllers have not worked yet"]
+    if topology.control_plane_only:
+        return []
+    missing = {entry.name for entry in topology.nodes} - api.ready_nodes()
+    return [
+        *(f"node {name} is not Ready" for name in sorted(missing)),
+        *(f"{workload} has no ready pods" for workload in api.unready(addons.WORKLOADS)),
+    ]
+
+
+def _process_names(topology: Topology) -> list[str]:
+    names = controlplane.processes(topology)
+    if not topology.control_plane_only:
+        names += ["ingress-forward", *(entry.name for entry in topology.nodes)]
+    return names
+
+
+def _pid(file: Path) -> int | None:
+    identity = Identity.read(file)
+    return identity.pid if identity and identity.alive else None
+
+
+def _prepare(wish: Wish) -> None:
+    """See that everything is there that a start needs, before anything is touched."""
+    if wish.control_plane_only:
+        packages.ensure(packages.missing(packages.CONTROL_PLANE_PROGRAMS))
+        binaries.ensure(binaries.CONTROL_PLANE)
+        return
+    absent = packages.missing(packages.NODE_PROGRAMS, node=True)
+    if os.geteuid() != 0:
+        needed = f" These Debian packages are missing too: {', '.join(absent)}." if absent else ""
+        raise Failure(
+            f"Nodes need root, for namespaces, mounts and a bridge: run `sudo {sys.argv[0]} up`, or "
+            f"`localcluster up --control-plane-only` for an API server without nodes.{needed}"
+        )
+    packages.ensure(absent)
+    binaries.ensure(binaries.CLUSTER)
+
+
+def _require_fit(layout: Layout, wish: Wish, existing: Topology) -> None:
+    if not wish.fits(existing):
+        raise Failure(
+            f"Cluster {layout.name} runs with {existing.node_count} nodes: take it down first with "
+            f"`localcluster down --name {layout.name}`, or choose another --name."
+        )
+
+
+def _control_plane_works(layout: Layout, topology: Topology) -> bool:
+    running = all(_pid(layout.pids / name) for name in controlplane.processes(topology))
+    return running and ControlPlane(layout, topology).api().ready()
+
+
+def _mended(layout: Layout, wish: Wish, topology: Topology) -> bool:
+    try:
+        _prepare(wish)
+        _complete(layout, topology)
+    except Failure as failure:
+        say(f"{failure} Making the cluster anew.")
+        return False
+    return True
+
+
+def _create(layout: Layout, wish: Wish) -> None:
+    layout.root.mkdir(parents=True, mode=0o700)
+    topology = _claim(layout, wish)
+    plane = ControlPlane(layout, topology)
+    with step("credentials"):
+        plane.create_credentials()
+    with step("control plane"):
+        plane.start()
+    _complete(layout, topology)
+
+
+def _complete(layout: Layout, topology: Topology) -> None:
+    """Add to a working control plane whatever is missing; what is there stays untouched."""
+    shutil.copy2(layout.pki / "admin.kubeconfig", layout.kubeconfig)
+    if not topology.control_plane_only:
+        with step(f"{topology.node_count} nodes started"):
+            for entry in topology.nodes:
+                if not node.is_on(layout, topology, entry):
+                    node.stop(layout, entry)
+                    node.start(layout, topology, entry)
+            for entry in topology.nodes:
+                node.await_containerd(layout, entry)
+        if _pid(layout.pids / "ingress-forward") is None:
+            _forward_ingress(layout, topology)
+        with step("images of the system pods"):
+            images.load_archives(layout, topology, images.system_archives())
+        with step("system pods and GPUs"):
+            addons.apply(layout.kubeconfig, topology)
+    _await_health(layout, topology)
+
+
+def _claim(layout: Layout, wish: Wish) -> Topology:
+    """Choose ports and, for a cluster with nodes, a slot; write them down before anything is made from them."""
+    etcd, peers = free_ports(2)
+    if wish.control_plane_only:
+        (port,) = free_ports(1)
+        topology = Topology(layout.name, 0, None, etcd_port=etcd, etcd_peer_port=peers, api_port=port)
+        topology.save(layout.state)
+        return topology
+    with exclusive(home() / ".claims.lock"):
+        others = [Topology.load(state) for state in home().glob("*/state.json")]
+        ingress = next_port(_INGRESS_PORT, taken={other.ingress_port for other in others if other})
+        for slot in range(MAX_SLOTS):
+            topology = Topology(
+                layout.name,
+                wish.nodes,
+                slot,
+                etcd_port=etcd,
+                etcd_peer_port=peers,
+                api_port=_API_PORT,
+                ingress_port=ingress,
+            )
+            if network.slot_is_free(topology):
+                topology.save(layout.state)
+                network.create(topology)
+                return topology
+    raise Failure(
+        f"All {MAX_SLOTS} address ranges (10.232.0.0/24, 10.244.0.0/16, 10.96.0.0/16 and the following) are in "
+        "use on this machine: take a cluster down."
+    )
+
+
+def _forward_ingress(layout: Layout, topology: Topology) -> None:
+    targets = [f"{entry.address}:{NODE_PORT}" for entry in topology.nodes]
+    argv = [sys.executable, "-m", "localcluster.forward", str(topology.ingress_port), *targets]
+    log = layout.logs / "ingress-forward.log"
+    require(spawn(argv, layout.pids / "ingress-forward", log), "ingress-forward", log)
+
+
+def _await_health(layout: Layout, topology: Topology) -> None:
+    api = ControlPlane(layout, topology).api()
+    wrong: list[str] = []
+    wanted = {
+        "nvidia.com/gpu": sum(entry.nvidia for entry in topology.nodes),
+        "amd.com/gpu": sum(entry.amd for entry in topology.nodes),
+    }
+
+    def healthy() -> bool:
+        wrong[:] = problems(layout, topology)
+        wrong.extend(
+            f"not all of {resource} is offered"
+            for resource, count in wanted.items()
+            if not wrong and api.allocatable(resource) != count
+        )
+        return not wrong
+
+    try:
+        until("the cluster to be healthy", healthy, 120, interval=0.2)
+    except Failure as failure:
+        raise Failure(
+            f"{failure} Still wrong: {'; '.join(wrong)}. The logs in {layout.logs} say more."
+        ) from failure
+
+
+def _destroy(layout: Layout, topology: Topology | None) -> None:
+    """Remove whatever is left of a cluster, in the order in which things depend on each other."""
+    stop([file for file in layout.pids.glob("*") if not file.suffix])
+    if topology and not topology.control_plane_only:
+        cgroups.destroy(layout.name)
+        network.destroy(topology)
+    if layout.root.exists():
+        until(f"the removal of {layout.root}", lambda: _remove_tree(layout.root), 20)
+
+
+def _remove_tree(root: Path) -> bool:
+    """Remove a directory; not yet, while the kernel is still ending processes that write into it."""
+    try:
+        shutil.rmtree(root)
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,60 @@
+"""What the store tells Prometheus. Every label has a handful of values, whatever the clients do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+_BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 60, 300)
+
+
+class Metrics:
+    """The store's metrics, in a registry of their own."""
+
+    def __init__(self, *, free_bytes: Callable[[], int], calls: Callable[[], Mapping[str, int]]) -> None:
+        self._registry = CollectorRegistry()
+        self.requests = Counter(
+            "gpux_store_requests_total", "Requests.", ["route", "method", "code"], registry=self._registry
+        )
+        self.seconds = Histogram(
+            "gpux_store_request_seconds",
+            "Time per request; long polls apart, which wait on purpose.",
+            ["route", "method"],
+            buckets=_BUCKETS,
+            registry=self._registry,
+        )
+        self.received = Counter(
+            "gpux_store_received_bytes_total", "Bytes of files taken in.", registry=self._registry
+        )
+        self.sent = Counter(
+            "gpux_store_sent_bytes_total", "Bytes of files given out.", registry=self._registry
+        )
+        self.waiting = Gauge("gpux_store_long_polls", "Long polls that wait.", registry=self._registry)
+        self.uploads = Gauge("gpux_store_uploads", "Uploads under way.", registry=self._registry)
+        self._registry.register(_State(free_bytes, calls))
+
+    def text(self) -> bytes:
+        """Render the exposition format."""
+        return generate_latest(self._registry)
+
+
+class _State(Collector):
+    """Figures that are looked up when somebody asks."""
+
+    def __init__(self, free_bytes: Callable[[], int], calls: Callable[[], Mapping[str, int]]) -> None:
+        self._free_bytes = free_bytes
+        self._calls = calls
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        """Make the families."""
+        yield GaugeMetricFamily("gpux_store_free_bytes", "Room left for files.", value=self._free_bytes())
+        calls = GaugeMetricFamily("gpux_store_calls", "Attempts by state.", labels=["state"])
+        for state, count in self._calls().items():
+            calls.add_metric([state], count)
+        yield calls

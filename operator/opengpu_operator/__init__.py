@@ -1,0 +1,1 @@
+"""The native-Kubernetes OpenGPU provider: Compose files as GPU workloads."""

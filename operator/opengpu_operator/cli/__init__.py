@@ -1,0 +1,1 @@
+"""The command ``opengpu``, for people: one module per subcommand."""

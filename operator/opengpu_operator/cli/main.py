@@ -1,0 +1,31 @@
+"""The entry point of ``opengpu``: parses the command line and hands over to a subcommand."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from opengpu_operator.cli import translate
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the command line's parser."""
+    root = argparse.ArgumentParser(prog="opengpu", description="OpenGPU and GPUX on Kubernetes.")
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    translate.register(commands)
+    return root
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; returns the exit status."""
+    options = parser().parse_args(arguments)
+    try:
+        status: int = options.run(options)
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,384 @@
+"""The parts of a container and its pod that kompose drops or gets wrong, each from its Compose keys."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, Final
+
+from opengpu_operator.api.translation import Restart, TranslateOptions
+from opengpu_operator.compose import values
+from opengpu_operator.compose.findings import FindingReason, Path, Report, clip
+from opengpu_operator.compose.policy import ALLOWED_CAPABILITIES, capability
+from opengpu_operator.compose.project import Definition
+
+_ENV_NAME: Final = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
+#: They steer what NVIDIA's and AMD's hooks do outside of the container, or what the loader runs in them.
+_STRIPPED: Final = re.compile(
+    r"(?:NVIDIA|AMD)_VISIBLE_DEVICES|NVIDIA_(?:MIG_(?:CONFIG|MONITOR)_DEVICES|IMEX_CHANNELS|GDS|MOFED|GDRCOPY|NVSWITCH)"
+    r"|LD_(?:PRELOAD|AUDIT|DEBUG|DEBUG_OUTPUT|PROFILE|PROFILE_OUTPUT|ORIGIN_PATH|DYNAMIC_WEAK)|GLIBC_TUNABLES|GCONV_PATH"
+)
+_REFERENCE: Final = re.compile(r"\$(?=[$(]|[^\x00-\x7f])")
+_SAFE_SYSCTLS: Final = frozenset(
+    {
+        *("kernel.shm_rmid_forced", "net.ipv4.ip_local_port_range", "net.ipv4.ip_unprivileged_port_start"),
+        *("net.ipv4.tcp_syncookies", "net.ipv4.ping_group_range", "net.ipv4.ip_local_reserved_ports"),
+        *("net.ipv4.tcp_keepalive_time", "net.ipv4.tcp_fin_timeout", "net.ipv4.tcp_keepalive_intvl"),
+        *("net.ipv4.tcp_keepalive_probes", "net.ipv4.tcp_rmem", "net.ipv4.tcp_wmem"),
+    }
+)
+_LOOSENING: Final = re.compile(r"unconfined|disable|label|\bfalse\b|systempaths|\.json", re.IGNORECASE)
+_MAX_ID: Final = 2**31 - 1
+_ID_DIGITS: Final = 10
+_MAX_REPLICAS: Final = 100
+_DEFAULT_RETRIES: Final = 3
+_MAX_RETRIES: Final = 10_000
+_DEFAULT_SECONDS: Final = 30
+_DEFAULT_START_INTERVAL: Final = 5
+_ARCHITECTURES: Final = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "amd64": "amd64",
+    "arm64": "arm64",
+    "arm": "arm",
+}
+
+
+def escape(value: str) -> str:
+    """Return a value that Kubernetes expands to what it was.
+
+    Kubernetes reads ``$(NAME)`` as a reference and ``$$`` as a dollar sign in env, command, args and probes, and
+    takes a byte of a character after a lone ``$`` for the character.
+    """
+    return _REFERENCE.sub("$$", value)
+
+
+def environment(service: Definition, options: TranslateOptions, report: Report) -> dict[str, str]:
+    """Return the variables that a service gets; the values aren't escaped yet."""
+    result: dict[str, str] = {}
+    places = variable_places(service)
+    for name, written in service.environment.items():
+        path = places[name]
+        value = written
+        if value is None:
+            value = options.variables.get(name)
+            if value is None:
+                report.add(
+                    FindingReason.VARIABLE_UNSET,
+                    path,
+                    f"{clip(name)} has no value, and no variable of that name is set: it is left out.",
+                )
+                continue
+        if not _ENV_NAME.fullmatch(name):
+            report.add(FindingReason.ENV_NAME_INVALID, path, f"{clip(name)!r} is no name of a variable.")
+        elif is_stripped(name, value):
+            report.add(FindingReason.ENV_STRIPPED, path, f"{name} is left out.")
+        else:
+            result[name] = value
+    if service.get("env_file") is not None:
+        report.add(FindingReason.ENV_FILE_IGNORED, service.at("env_file"))
+    return result
+
+
+def variable_places(service: Definition) -> dict[str, Path]:
+    """Return where each variable is written."""
+    written = service.get("environment")
+    if not isinstance(written, list):
+        return {name: service.at("environment", name) for name in service.environment}
+    return {
+        values.text(entry).partition("=")[0].strip(): service.at("environment", index)
+        for index, entry in enumerate(written)
+    }
+
+
+def is_stripped(name: str, value: str) -> bool:
+    """Whether a variable reaches outside of its container."""
+    if name == "LD_LIBRARY_PATH":
+        # Absolute directories are the image's own; relative ones are searched by the GPU hooks too.
+        return any(entry and not entry.startswith(("/", "$")) for entry in value.split(":"))
+    return bool(_STRIPPED.fullmatch(name))
+
+
+def command(service: Definition, report: Report) -> tuple[list[str], list[str]]:
+    """Return Kubernetes' ``command`` and ``args``, not escaped; empty where the image's own are used."""
+    words: dict[str, list[str] | None] = {}
+    for key in ("entrypoint", "command"):
+        written = service.get(key)
+        if written is None:
+            words[key] = None
+            continue
+        parsed = values.command(written)
+        words[key] = parsed.words
+        if parsed.cut:
+            report.add(
+                FindingReason.COMMAND_CUT,
+                service.at(key),
+                f"Compose drops {clip(parsed.cut)!r}: it runs no shell.",
+            )
+    entrypoint, arguments = words["entrypoint"], words["command"]
+    if entrypoint == [] and arguments:
+        # The image's entrypoint is cleared, so the command is run itself.
+        return arguments, []
+    if entrypoint == []:
+        report.add(
+            FindingReason.CANNOT_CLEAR,
+            service.at("entrypoint"),
+            "The entrypoint is cleared but nothing is run.",
+        )
+    if arguments == [] and not entrypoint:
+        report.add(FindingReason.CANNOT_CLEAR, service.at("command"), "The image's command can't be cleared.")
+    return entrypoint or [], arguments or []
+
+
+def readiness(service: Definition, report: Report) -> dict[str, Any] | None:
+    """Return a readiness probe with Compose's timing, its command not escaped; None without a check."""
+    check = service.get("healthcheck")
+    if check is None or (check.get("disable") is not None and values.boolean(check["disable"])):
+        return None
+    test = check.get("test")
+    path = service.at("healthcheck")
+    if test is None:
+        report.add(FindingReason.HEALTHCHECK_WITHOUT_TEST, path)
+        return None
+    words = values.strings(test) if isinstance(test, list) else ["CMD-SHELL", test]
+    if not words or words[0] == "NONE" or words == ["CMD-SHELL", ""]:
+        return None
+    if words[0] == "CMD" and len(words) > 1:
+        run = words[1:]
+    elif words[0] == "CMD-SHELL" and len(words) > 1:
+        run = ["/bin/sh", "-c", " ".join(words[1:])]
+    else:
+        report.add(
+            FindingReason.BAD_VALUE,
+            (*path, "test"),
+            "A test is a string, or a list that starts with CMD, CMD-SHELL or NONE and goes on.",
+        )
+        return None
+    interval = _seconds(check.get("interval"), _DEFAULT_SECONDS)
+    if check.get("start_interval") is not None and values.duration(check.get("start_period") or 0) > 0:
+        interval = min(interval, _seconds(check["start_interval"], _DEFAULT_START_INTERVAL))
+    retries = values.integer(check.get("retries") or 0)
+    return {
+        "exec": {"command": run},
+        "periodSeconds": interval,
+        "timeoutSeconds": _seconds(check.get("timeout"), _DEFAULT_SECONDS),
+        "failureThreshold": min(retries, _MAX_RETRIES) if retries > 0 else _DEFAULT_RETRIES,
+        "successThreshold": 1,
+    }
+
+
+def _seconds(value: Any, default: int) -> int:
+    """Return whole seconds, at least one: Kubernetes knows no fractions. Zero means the default, as in Docker."""
+    seconds = values.duration(value) if value is not None else 0.0
+    return max(1, math.ceil(seconds)) if seconds else default
+
+
+def user(service: Definition, options: TranslateOptions, report: Report) -> dict[str, int]:
+    """Return ``runAsUser`` and ``runAsGroup``, as far as they are numbers."""
+    written = values.text(service.get("user")).strip()
+    if not written:
+        return {}
+    name, _, group = written.partition(":")
+    result: dict[str, int] = {}
+    for key, value in (("runAsUser", name), ("runAsGroup", group)):
+        number = _identity(value)
+        if number is None:
+            if value:
+                report.add(
+                    FindingReason.USER_NAME_IGNORED, service.at("user"), f"{clip(value)} is not a number."
+                )
+        elif number == 0 and options.restricted and key == "runAsUser":
+            report.add(
+                FindingReason.USER_NAME_IGNORED, service.at("user"), "This cluster runs nothing as root."
+            )
+        else:
+            result[key] = number
+    if "runAsUser" not in result:
+        # A group without a user is nothing that Kubernetes allows.
+        result.pop("runAsGroup", None)
+    return result
+
+
+def _identity(value: str) -> int | None:
+    if value == "root":
+        return 0
+    if value.isascii() and value.isdigit() and len(value) <= _ID_DIGITS and int(value) <= _MAX_ID:
+        return int(value)
+    return None
+
+
+def groups(service: Definition, report: Report) -> list[int]:
+    """Return supplemental groups, as far as they are numbers."""
+    result: list[int] = []
+    for index, written in enumerate(values.strings(service.get("group_add"))):
+        number = _identity(written.strip())
+        if number is None:
+            report.add(
+                FindingReason.GROUP_NAME_IGNORED,
+                service.at("group_add", index),
+                f"{clip(written)} is not a number.",
+            )
+        elif number not in result:
+            result.append(number)
+    return result
+
+
+def capabilities(service: Definition, options: TranslateOptions, report: Report) -> dict[str, list[str]]:
+    """Return capabilities to add and to drop."""
+    allowed = frozenset({"NET_BIND_SERVICE"}) if options.restricted else ALLOWED_CAPABILITIES
+    added: list[str] = []
+    for index, written in enumerate(values.strings(service.get("cap_add"))):
+        name = capability(written)
+        if name in allowed:
+            added.append(name)
+        else:
+            report.add(
+                FindingReason.CAPABILITY_DROPPED,
+                service.at("cap_add", index),
+                f"The capability {clip(name)} is not given.",
+            )
+    dropped = [capability(written) for written in values.strings(service.get("cap_drop"))]
+    result = {"add": list(dict.fromkeys(added)), "drop": list(dict.fromkeys(dropped))}
+    return {key: entries for key, entries in result.items() if entries}
+
+
+def report_security_options(service: Definition, report: Report) -> None:
+    """Report options that would loosen a protection; those that tighten one are kept anyway."""
+    for index, written in enumerate(values.strings(service.get("security_opt"))):
+        if not written.startswith("no-new-privileges") or _LOOSENING.search(written):
+            report.add(
+                FindingReason.SECURITY_OPTION_DROPPED,
+                service.at("security_opt", index),
+                f"{clip(written)} is dropped.",
+            )
+
+
+def sysctls(service: Definition, report: Report) -> list[dict[str, str]]:
+    """Return the safe kernel settings."""
+    result: list[dict[str, str]] = []
+    for name, value in values.variables(service.get("sysctls")).items():
+        if name in _SAFE_SYSCTLS and value is not None:
+            result.append({"name": name, "value": value})
+        else:
+            report.add(FindingReason.SYSCTL_DROPPED, service.at("sysctls"), f"{clip(name)} is not set.")
+    return result
+
+
+def resources(service: Definition, report: Report) -> dict[str, dict[str, str]]:
+    """Return limits and requests of CPU and memory, as Kubernetes' quantities."""
+    asked: dict[str, dict[str, float]] = {"limits": {}, "requests": {}}
+    for key, place, resource in (
+        ("limits", ("cpus",), "cpu"),
+        ("limits", ("mem_limit",), "memory"),
+        ("requests", ("mem_reservation",), "memory"),
+        ("limits", ("deploy", "resources", "limits", "cpus"), "cpu"),
+        ("limits", ("deploy", "resources", "limits", "memory"), "memory"),
+        ("requests", ("deploy", "resources", "reservations", "cpus"), "cpu"),
+        ("requests", ("deploy", "resources", "reservations", "memory"), "memory"),
+    ):
+        written = service.get(*place)
+        amount = (
+            0.0 if written is None else values.number(written) if resource == "cpu" else values.size(written)
+        )
+        if amount > 0:
+            asked[key][resource] = amount
+    for resource, amount in list(asked["requests"].items()):
+        limit = asked["limits"].get(resource)
+        if limit is not None and amount > limit:
+            asked["requests"][resource] = limit
+            report.add(
+                FindingReason.RESOURCES_CLAMPED,
+                service.at("deploy", "resources") if service.get("deploy") else service.path,
+                f"The reservation of {resource} is larger than its limit; the limit counts.",
+            )
+    return {
+        key: {
+            name: f"{math.ceil(amount * 1000)}m" if name == "cpu" else str(int(amount))
+            for name, amount in entry.items()
+        }
+        for key, entry in asked.items()
+        if entry
+    }
+
+
+def restart(service: Definition, report: Report) -> tuple[Restart, int | None]:
+    """Return what happens when a service ends, and how often it is tried again."""
+    result: tuple[Restart, int | None] = (Restart.UNSET, None)
+    written = service.get("restart")
+    if written is not None:
+        name, _, count = values.text(written).strip().partition(":")
+        retries = int(count[:9]) if count.isascii() and count.isdigit() else None
+        match name:
+            case "no" | "false":
+                result = (Restart.NO, None)
+            case "always" | "unless-stopped":
+                result = (Restart.ALWAYS, None)
+            case "on-failure" if not count or retries is not None:
+                result = (Restart.ON_FAILURE, retries)
+            case "":
+                pass
+            case _:
+                report.add(
+                    FindingReason.BAD_VALUE, service.at("restart"), f"{clip(written)} is no restart policy."
+                )
+    policy = service.get("deploy", "restart_policy")
+    if policy is not None:
+        attempts = policy.get("max_attempts")
+        match policy.get("condition") or "any":
+            case "none":
+                result = (Restart.NO, None)
+            case "on-failure":
+                result = (Restart.ON_FAILURE, None if attempts is None else values.integer(attempts))
+            case "any":
+                result = (Restart.ALWAYS, None)
+            case other:
+                path = service.at("deploy", "restart_policy", "condition")
+                report.add(FindingReason.BAD_VALUE, path, f"{clip(other)} is no condition to restart.")
+    if (
+        service.get("deploy", "mode") in ("replicated-job", "global-job")
+        and result[0] is not Restart.ON_FAILURE
+    ):
+        result = (Restart.NO, None)
+    return result
+
+
+def replicas(service: Definition, report: Report) -> int:
+    """Return how many pods a service asks for."""
+    for place in (("deploy", "replicas"), ("scale",)):
+        written = service.get(*place)
+        if written is None:
+            continue
+        count = values.integer(written)
+        if 0 <= count <= _MAX_REPLICAS:
+            return count
+        report.add(
+            FindingReason.BAD_VALUE,
+            service.at(*place),
+            f"A service has from 0 to {_MAX_REPLICAS} replicas, not {count}.",
+        )
+    return 1
+
+
+def node_selector(service: Definition, report: Report) -> dict[str, str]:
+    """Return the architecture that a service asks for; other wishes about nodes are reported."""
+    result: dict[str, str] = {}
+    wishes: list[tuple[str, tuple[str | int, ...]]] = []
+    platform = service.get("platform")
+    if platform:
+        system, _, machine = platform.partition("/")
+        architecture = _ARCHITECTURES.get(machine.partition("/")[0] or system)
+        if architecture and (system == "linux" or not machine):
+            result["kubernetes.io/arch"] = architecture
+        elif platform != "linux":
+            wishes.append((platform, ("platform",)))
+    for index, written in enumerate(service.get("deploy", "placement", "constraints") or []):
+        name, _, value = (part.strip() for part in values.text(written).partition("=="))
+        if name == "node.platform.arch" and value in _ARCHITECTURES:
+            result["kubernetes.io/arch"] = _ARCHITECTURES[value]
+        elif (name, value) != ("node.platform.os", "linux"):
+            wishes.append((values.text(written), ("deploy", "placement", "constraints", index)))
+    if service.get("deploy", "mode") in ("global", "global-job"):
+        wishes.append(("mode: global", ("deploy", "mode")))
+    for wish, place in wishes:
+        report.add(FindingReason.PLACEMENT_IGNORED, service.at(*place), f"{clip(wish)} is ignored.")
+    return result

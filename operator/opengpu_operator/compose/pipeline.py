@@ -1,0 +1,93 @@
+"""From the bytes of a Compose file to a Translation: the steps in order, and the seams between them.
+
+Reading strangers' YAML is CPU work, so it runs in a thread; kompose is a process of its own. Every step adds to one
+report, and a later step runs only where the earlier ones left something to read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import Any, Protocol
+
+from opengpu_operator.api.translation import TranslateOptions, Translation
+from opengpu_operator.compose import (
+    detect,
+    interpolate,
+    load,
+    overlay,
+    plan,
+    policy,
+    project,
+    sanitise,
+    shape,
+)
+from opengpu_operator.compose.findings import FindingReason, Report
+
+
+class Converter(Protocol):
+    """What the pipeline needs of kompose."""
+
+    async def convert(self, file: bytes) -> dict[str, dict[str, Any]]:
+        """Return the Deployments that are made of a file, by name."""
+
+
+def digest(text: bytes | str) -> str:
+    """Return the digest that names a file's content."""
+    data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogatepass")
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+async def translate(text: bytes | str, options: TranslateOptions, *, kompose: Converter) -> Translation:
+    """Translate one file. Raises KomposeError where kompose fails; a bad file is a refused Translation."""
+    report = Report()
+    planned = await asyncio.to_thread(_read, text, options, report)
+    result = Translation(digest=digest(text), environment=options.environment)
+    if planned is None or report.refused:
+        result.findings = report.findings()
+        return result
+    file, intended = planned
+    deployments = await kompose.convert(file)
+    result.services = overlay.services(intended, deployments)
+    result.volumes = intended.volumes
+    result.files = intended.files
+    result.worker = intended.worker
+    result.findings = report.findings()
+    return result
+
+
+def _read(text: bytes | str, options: TranslateOptions, report: Report) -> tuple[bytes, plan.Plan] | None:
+    """Do everything in front of kompose; None where the file can't be read."""
+    data = _load(text, report)
+    if data is None:
+        return None
+    data = interpolate.interpolate(data, options.variables, report)
+    if not shape.check(data, report):
+        return None
+    parsed = project.build(data, profiles=options.profiles, report=report)
+    policy.check(parsed, report)
+    shape.report_ignored_top(data, report)
+    for service in parsed.services.values():
+        shape.report_ignored(service.raw, service.path, report)
+    intended = plan.make(parsed, options, report)
+    if report.refused:
+        return None
+    return sanitise.sanitised_file(intended), intended
+
+
+def _load(text: bytes | str, report: Report) -> dict[str, Any] | None:
+    decoded = load.decode(text, report)
+    if decoded is None or detect.looks_foreign(decoded, report):
+        return None
+    attempt = Report()
+    document = load.load(decoded, attempt)
+    if document is None and attempt.unreadable and detect.unreadable_is_foreign(decoded):
+        report.add(
+            FindingReason.NOT_A_COMPOSE_FILE, (), "This is neither YAML nor a Compose file.", at=(1, 1)
+        )
+        return None
+    report.take(attempt)
+    if document is None or not detect.check_data(document.data, report):
+        return None
+    report.positions = document.positions
+    return document.data if isinstance(document.data, dict) else None

@@ -1,0 +1,115 @@
+"""What making a job changed or chose: said in addition to the findings of the file itself.
+
+The table is the single source of the reference page, as in the translator: a reason that is not here can't be
+reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Final, NamedTuple
+
+from opengpu_operator.api.findings import Finding, Severity
+
+
+class JobFinding(StrEnum):
+    """Stable words; renaming one is a breaking change. The same word as in a file means the same."""
+
+    ALIAS_NOT_RESOLVABLE = "AliasNotResolvable"
+    CAPABILITY_DROPPED = "CapabilityDropped"
+    DEPENDENCY_IN_SAME_POD = "DependencyInSamePod"
+    DEPENDENCY_WITHOUT_REPLICAS = "DependencyWithoutReplicas"
+    DOMAIN_NAME_TOO_LONG = "DomainNameTooLong"
+    ENV_STRIPPED = "EnvStripped"
+    GRACE_PERIOD_CAPPED = "GracePeriodCapped"
+    HOST_ALIAS_DROPPED = "HostAliasDropped"
+    NEVER_COMPLETES = "NeverCompletes"
+    PLACED_BEFORE_GPU = "PlacedBeforeGpu"
+    PORT_OF_MAIN_SERVICE = "PortOfMainService"
+    PORTS_CUT = "PortsCut"
+    VOLUME_REPLACED = "VolumeReplaced"
+
+
+class Rule(NamedTuple):
+    """What belongs to a reason."""
+
+    severity: Severity
+    meaning: str
+    advice: str
+
+
+_W, _I = Severity.WARNING, Severity.INFO
+_J = JobFinding
+
+RULES: Final[Mapping[JobFinding, Rule]] = {
+    _J.ALIAS_NOT_RESOLVABLE: Rule(
+        _W, "Siblings reach the service by its own name only.", "Call the service by its own name."
+    ),
+    _J.CAPABILITY_DROPPED: Rule(
+        _W, "The restricted profile has no room for the capability.", "Use an image that does without it."
+    ),
+    _J.DEPENDENCY_IN_SAME_POD: Rule(
+        _W,
+        "Two services that share a network are started together.",
+        "Let the one retry until the other answers.",
+    ),
+    _J.DEPENDENCY_WITHOUT_REPLICAS: Rule(
+        _W,
+        "The service that is waited for has no replicas, so nothing waits for it.",
+        "Give it a replica, or remove it from depends_on.",
+    ),
+    _J.DOMAIN_NAME_TOO_LONG: Rule(
+        _W,
+        "The full name is longer than a host name can be, so the container has the short one.",
+        "Use a shorter namespace, or do without domainname.",
+    ),
+    _J.ENV_STRIPPED: Rule(
+        _W,
+        "The variable would reach around what the container was given.",
+        "Ask for GPUs under resources; CUDA_VISIBLE_DEVICES chooses among those.",
+    ),
+    _J.GRACE_PERIOD_CAPPED: Rule(
+        _W,
+        "A pod keeps its GPUs and volumes until it has stopped, so the time for it is cut.",
+        "Let the service stop within five minutes.",
+    ),
+    _J.HOST_ALIAS_DROPPED: Rule(
+        _W, "The extra host would take the store's name.", "Use another name for the host."
+    ),
+    _J.NEVER_COMPLETES: Rule(
+        _W,
+        "A service waits until another has ended, which is kept running.",
+        "Wait for service_healthy instead.",
+    ),
+    _J.PLACED_BEFORE_GPU: Rule(
+        _W,
+        "A service that runs first chooses the node of a volume that a GPU service needs later.",
+        "Set the GPUs' nodeSelector in the operator's settings, so that it starts on a node with GPUs.",
+    ),
+    _J.PORT_OF_MAIN_SERVICE: Rule(
+        _I,
+        "No service declares the port, so the main service is taken to listen on it.",
+        "Declare the port under the service's ports or expose.",
+    ),
+    _J.PORTS_CUT: Rule(
+        _W,
+        "The file publishes more ports than a task has URLs.",
+        "List the ports that matter in the task's spec.ports.",
+    ),
+    _J.VOLUME_REPLACED: Rule(
+        _W, "The path is GPUX's; what the file mounts there is left out.", "Mount it somewhere else."
+    ),
+}
+
+
+def remark(reason: JobFinding, *, path: str, message: str = "", severity: Severity | None = None) -> Finding:
+    """Return a finding; what the reason's rule says is used where nothing is given."""
+    rule = RULES[reason]
+    return Finding(
+        severity=severity or rule.severity,
+        reason=reason.value,
+        path=path,
+        message=message or rule.meaning,
+        advice=rule.advice,
+    )

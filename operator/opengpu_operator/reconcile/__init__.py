@@ -1,0 +1,1 @@
+"""Reconciling: what is, what should be, and the writes between them."""

@@ -1,0 +1,128 @@
+"""What to make of the current attempt of a call: wait, try again, or end the task.
+
+An attempt is one POST to one pod's worker, made by that pod's agent after it claimed the attempt at the store.
+Infrastructure failures start another attempt; the worker's own failures end the task; what can't be known is waited
+for, because a call that may have run is never sent again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from opengpu_operator.api.reasons import Reason
+from opengpu_operator.reconcile.pods import main_container
+
+Object = Mapping[str, Any]
+
+#: How long an agent gets to deliver an answer that its worker gave just before it ended.
+DELIVERY_GRACE = timedelta(seconds=15)
+#: How long a busy worker (HTTP 409 or 503) is left alone; doubled per attempt up to the cap.
+BUSY_DELAY = timedelta(seconds=2)
+BUSY_DELAY_CAP = timedelta(seconds=60)
+
+
+class Step(StrEnum):
+    """What to do about an attempt."""
+
+    WAIT = "wait"
+    RETRY = "retry"
+    FAIL = "fail"
+    CONFIRM_LOSS = "confirm-loss"
+    """The pod that took the attempt is not to be seen: ask the API server before believing it."""
+    ANSWERED = "answered"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What to do, why, and when to look again."""
+
+    step: Step
+    reason: Reason = Reason.RUNNING
+    message: str = ""
+    again: float | None = None
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
+
+
+def judge(
+    record: Mapping[str, Any], *, pods: Iterable[Object], attempt: int, max_attempts: int, now: datetime
+) -> Verdict:
+    """Return what to do about attempt ``attempt``, given the store's record of it and the task's pods."""
+    state = record["state"]
+    if state == "answered":
+        return Verdict(step=Step.ANSWERED, reason=Reason.ANSWERED)
+    if state == "refused":
+        detail = record.get("detail") or ""
+        return Verdict(
+            step=Step.FAIL,
+            reason=Reason.WORKER_REFUSED,
+            message=f"the worker answered HTTP {record.get('status')}: {detail}".rstrip(": "),
+        )
+    if state == "busy":
+        delay = min(BUSY_DELAY * 2 ** min(attempt - 1, 8), BUSY_DELAY_CAP)
+        return Verdict(
+            step=Step.RETRY,
+            reason=Reason.WORKER_BUSY,
+            message=f"the worker is busy (HTTP {record.get('status')})",
+            again=delay.total_seconds(),
+        )
+    holder = record.get("claimedBy")
+    if state == "queued" or not holder:
+        return Verdict(step=Step.WAIT, reason=Reason.STARTING)
+    pod = next((pod for pod in pods if pod["metadata"]["uid"] == holder), None)
+    if pod is None:
+        return Verdict(step=Step.CONFIRM_LOSS, reason=Reason.POD_LOST)
+    if pod.get("status", {}).get("phase") == "Failed":
+        why = pod["status"].get("reason", "")
+        reason = Reason.EVICTED if why == "Evicted" else Reason.POD_LOST
+        return lost(reason, pod["status"].get("message") or why, attempt=attempt, max_attempts=max_attempts)
+    crashed = _crash(pod, record)
+    if crashed is not None:
+        ended, message = crashed
+        left = (ended + DELIVERY_GRACE - now).total_seconds()
+        if left > 0:
+            return Verdict(step=Step.WAIT, reason=Reason.CALLED, again=left)
+        return Verdict(step=Step.FAIL, reason=Reason.WORKER_CRASHED, message=message)
+    return Verdict(step=Step.WAIT, reason=Reason.RUNNING if state == "claimed" else Reason.CALLED)
+
+
+def lost(reason: Reason, message: str, *, attempt: int, max_attempts: int) -> Verdict:
+    """Return what follows from losing the pod that ran an attempt."""
+    if attempt >= max_attempts:
+        return Verdict(
+            step=Step.FAIL,
+            reason=Reason.ATTEMPTS_EXHAUSTED,
+            message=f"attempt {attempt} of {max_attempts} ended with {reason.value}: {message}".rstrip(": "),
+        )
+    return Verdict(step=Step.RETRY, reason=reason, message=message, again=0)
+
+
+def _crash(pod: Object, record: Mapping[str, Any]) -> tuple[datetime, str] | None:
+    """Return when and how the worker's container ended after the call was sent; None if it didn't."""
+    times = record.get("times") or {}
+    container = main_container(pod)
+    if times.get("sent") is None or container is None:
+        return None
+    sent = _time(times["sent"])
+    for state in (container.get("state", {}), container.get("lastState", {})):
+        ended = state.get("terminated")
+        if not ended or not ended.get("finishedAt"):
+            continue
+        # The kubelet cuts times to whole seconds. What ended in the second of the call was there to be called only
+        # if it had started by then.
+        started = ended.get("startedAt")
+        if (started is None or _time(started) <= sent) and _time(ended["finishedAt"]) >= sent.replace(
+            microsecond=0
+        ):
+            why = ended.get("reason") or "Error"
+            return (
+                _time(ended["finishedAt"]),
+                f"the worker ended before it answered: {why}, exit code {ended.get('exitCode')}",
+            )
+    return None

@@ -1,0 +1,146 @@
+"""The gpux store and agent, as processes of their own."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gpux.tokens import sign
+from tests.bench.row import Figure, Row, median_of
+
+KEY = b"a key for measuring, of no secret"
+SIZE = 256 * 1024 * 1024
+BLOCK = os.urandom(1024 * 1024)
+CLAIMS = {"scope": "job", "namespace": "bench", "task": "t", "exp": 2**33}
+OPERATOR = Path(__file__).resolve().parents[2] / "operator"
+
+
+@contextmanager
+def store(root: Path) -> Iterator[http.client.HTTPConnection]:
+    """Run a store; give a connection to it."""
+    key = root / "key"
+    key.write_bytes(KEY)
+    command = [sys.executable, "-m", "gpux.store", f"--root={root / 'data'}", f"--key-file={key}"]
+    (root / "data").mkdir()
+    with subprocess.Popen([*command, "--listen=127.0.0.1:0"], stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr
+        try:
+            host, _, port = json.loads(process.stderr.readline())["addresses"][0].partition(":")
+            yield http.client.HTTPConnection(host, int(port), timeout=120)
+        finally:
+            process.terminate()
+
+
+def _post(connection: http.client.HTTPConnection, seed: int, size: int) -> None:
+    """Put a file that isn't there yet."""
+
+    def body() -> Iterator[bytes]:
+        yield seed.to_bytes(8, "big")
+        for _ in range(size // len(BLOCK)):
+            yield BLOCK
+
+    length = 8 + size // len(BLOCK) * len(BLOCK)
+    headers = {"Authorization": f"Bearer {sign(KEY, CLAIMS)}", "Content-Length": str(length)}
+    connection.request("POST", "/v1/files", body=body(), headers=headers)
+    answer = connection.getresponse()
+    answer.read()
+    assert answer.status == 201, answer.status
+
+
+def post_large() -> Figure:
+    with tempfile.TemporaryDirectory(dir=Path.home()) as folder, store(Path(folder)) as connection:
+        start = time.perf_counter()
+        _post(connection, 1, SIZE)
+        value = SIZE / (time.perf_counter() - start) / 1e6
+        # The least that the store must do: both hashes, and the bytes on disk.
+        start = time.perf_counter()
+        hashes = hashlib.sha1(usedforsecurity=False), hashlib.sha256()
+        with (Path(folder) / "plain").open("wb") as file:
+            for _ in range(SIZE // len(BLOCK)):
+                for hashed in hashes:
+                    hashed.update(BLOCK)
+                file.write(BLOCK)
+            file.flush()
+            os.fdatasync(file.fileno())
+        return Figure(value=value, reference=SIZE / (time.perf_counter() - start) / 1e6, unit="MB/s")
+
+
+def post_small() -> Figure:
+    with tempfile.TemporaryDirectory(dir=Path.home()) as folder, store(Path(folder)) as connection:
+        start = time.perf_counter()
+        for seed in range(300):
+            _post(connection, seed, 0)
+        value = (time.perf_counter() - start) / 300
+        start = time.perf_counter()
+        for seed in range(300):
+            path = Path(folder) / f"plain{seed}"
+            with path.open("wb") as file:
+                file.write(seed.to_bytes(8, "big"))
+                file.flush()
+                os.fdatasync(file.fileno())
+        return Figure(value=1000 * value, reference=1000 * (time.perf_counter() - start) / 300, unit="ms")
+
+
+def _resident(pid: int) -> float:
+    """Return the memory that a process and its children have to themselves, in MiB."""
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    own = sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:")))
+    shared = next(int(line.split()[1]) for line in lines if line.startswith("Pss_Anon:"))
+    return max(own, shared) / 1024 + sum(_resident(int(child)) for child in children)
+
+
+def agent_memory() -> Figure:
+    with tempfile.TemporaryDirectory() as folder:
+        token, socket = Path(folder) / "token", Path(folder) / "api.sock"
+        token.write_text(sign(KEY, CLAIMS))
+        environment = {
+            "PYTHONPATH": str(OPERATOR),
+            "GPUX_STORE_URL": "http://127.0.0.1:9",
+            "GPUX_TOKEN_FILE": str(token),
+            "GPUX_SOCKET": str(socket),
+            "GPUX_SPOOL": str(Path(folder) / "spool"),
+            "GPUX_TASK_UID": "t",
+            "GPUX_POD_UID": "p",
+            "GPUX_CALLBACK_LISTEN": "127.0.0.1:0",
+        }
+        agent = [sys.executable, "-S", "-m", "gpux.agent"]
+        probe = [sys.executable, "-S", "-m", "gpux.probe", str(socket)]
+        bare = [sys.executable, "-S", "-c", "import time; print(flush=True); time.sleep(60)"]
+        with (
+            subprocess.Popen(agent, env=environment, stderr=subprocess.DEVNULL) as serving,
+            subprocess.Popen(bare, env=environment, stdout=subprocess.PIPE) as idle,
+        ):
+            try:
+                assert idle.stdout
+                idle.stdout.readline()
+                deadline = time.monotonic() + 20
+                while subprocess.run(probe, env=environment, capture_output=True, check=False).returncode:
+                    assert time.monotonic() < deadline, "the agent doesn't serve"
+                value = median_of(3, lambda: _resident(serving.pid))
+                return Figure(value=value, reference=_resident(idle.pid), unit="MiB")
+            finally:
+                serving.terminate()
+                idle.terminate()
+
+
+ROWS = [
+    Row(
+        name="store-post-256MiB",
+        measure=post_large,
+        target=0.5,
+        better="higher",
+        why="hashing and writing the bytes",
+    ),
+    Row(name="store-post-8B", measure=post_small, target=12.0, why="writing a file and syncing it"),
+    Row(name="agent-memory", measure=agent_memory, target=5.0, why="a Python that does nothing"),
+]

@@ -1,0 +1,397 @@
+"""The chart: renders everywhere, refuses wrong values, and asks for no right and no privilege too many."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from opengpu_operator.__main__ import parser
+from opengpu_operator.api import labels, source, task
+from opengpu_operator.settings import Settings
+from tests.chart.conftest import CHART, ROOT, Helm, Rendered
+from tests.chart.matrix import MATRIX
+
+each_value = pytest.mark.parametrize("values", MATRIX.values(), ids=MATRIX.keys())
+
+
+def settings_of(rendered: Rendered, scratch: Path) -> Settings:
+    (config,) = rendered.of("ConfigMap")
+    file = scratch / "config.yaml"
+    file.write_text(config["data"]["config.yaml"])
+    return Settings.load(file)
+
+
+def cluster_role(rendered: Rendered) -> list[dict[str, Any]]:
+    rules: list[dict[str, Any]] = rendered.get("ClusterRole", "opengpu-operator")["rules"]
+    return rules
+
+
+@each_value
+def test_lint(helm: Helm, values: dict[str, Any]) -> None:
+    done = helm.run("lint", "--strict", values=values)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@each_value
+def test_the_operator_accepts_its_settings(helm: Helm, values: dict[str, Any], tmp_path: Path) -> None:
+    settings = settings_of(helm.template(values), tmp_path)
+    given = values.get("settings", {})
+    assert settings.namespace == settings.store.namespace == "opengpu-system"
+    for section, wanted in given.items():
+        for key, value in wanted.items() if isinstance(wanted, dict) else ():
+            got = settings.model_dump(mode="json", by_alias=True)[section][key]
+            # What is given is merged into the defaults, section by section.
+            assert got == value or (isinstance(value, dict) and value.items() <= got.items()), (section, key)
+
+
+def test_the_settings_name_what_the_chart_makes(helm: Helm, tmp_path: Path) -> None:
+    rendered = helm.template(MATRIX["local images"])
+    settings = settings_of(rendered, tmp_path)
+    service = rendered.get("Service", "opengpu-store")
+    assert settings.store.url == "http://opengpu-store.opengpu-system.svc.cluster.local:8080"
+    assert settings.store.port in [port["port"] for port in service["spec"]["ports"]]
+    store = rendered.get("Deployment", "opengpu-store")
+    assert settings.store.pod_labels.items() <= store["spec"]["template"]["metadata"]["labels"].items()
+    assert settings.agent.image == "localhost/opengpu-agent:dev"
+    operator, translator = rendered.pod_specs()["opengpu-operator"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in operator["ports"]}
+    assert ports == {"probes": settings.probe_port, "metrics": settings.metrics_port}
+    assert str(settings.translator_socket) in translator["command"]
+    mounts = {mount["mountPath"] for mount in operator["volumeMounts"]}
+    assert str(settings.store.key_file.parent) in mounts
+
+
+def test_any_namespace_may_hold_the_ingress_controller(helm: Helm, tmp_path: Path) -> None:
+    """Helm drops a null, so the chart has another spelling of the settings' null."""
+    rendered = helm.template({"settings": {"network": {"ingressNamespace": ""}}})
+    assert settings_of(rendered, tmp_path).network.ingress_namespace is None
+
+
+def test_values_show_the_defaults() -> None:
+    shown = yaml.safe_load((CHART / "values.yaml").read_text())["settings"]
+    defaults = Settings().model_dump(mode="json", by_alias=True, exclude_none=True)
+    for name in ("namespace", "store", "translatorSocket", "probePort", "metricsPort"):
+        del defaults[name]
+    del defaults["agent"]["image"]
+    assert shown == defaults
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"replicas": 2}, "replicas"),
+        ({"image": {"tag": "not a tag"}}, "tag"),
+        ({"image": {"digest": "sha256:12"}}, "digest"),
+        ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
+        ({"operator": {"resource": {}}}, "resource"),
+        ({"store": {"persistence": {"size": "much"}}}, "size"),
+        ({"crds": {"enabled": "yes"}}, "enabled"),
+        ({"serviceMonitor": {"interval": "often"}}, "interval"),
+        ({"uninstall": {"clearFinalizer": {}}}, "clearFinalizer"),
+        ({"settings": {"gpu": {"countAll": 0}}}, "countAll"),
+        ({"settings": {"routes": {"scheme": "gopher"}}}, "scheme"),
+        ({"settings": {"routes": {"domains": "x"}}}, "domains"),
+        ({"settings": {"pods": {"profile": "privileged"}}}, "profile"),
+        ({"settings": {"logs": {"level": "loud"}}}, "level"),
+        ({"settings": {"reconcile": {"workers": 1000}}}, "workers"),
+        # What follows from the chart can't be set to something that contradicts it.
+        ({"settings": {"namespace": "elsewhere"}}, "namespace"),
+        ({"settings": {"store": {"url": "http://elsewhere"}}}, "store"),
+        ({"settings": {"agent": {"image": "x"}}}, "image"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_wrong_values_are_refused_by_name(helm: Helm, values: dict[str, Any], named: str) -> None:
+    assert named in helm.refusal(values)
+
+
+def test_generated_files_are_complete(helm: Helm) -> None:
+    """`make lint` compares them byte by byte; here what Helm makes of them is compared."""
+    wanted = {
+        document["metadata"]["name"]: document
+        for document in (yaml.safe_load(path.read_text()) for path in (ROOT / "crds").glob("*.yaml"))
+    }
+    assert set(wanted) == {f"{plural}.{labels.GROUP}" for plural in (source.PLURAL, task.PLURAL)}
+    rendered = {crd["metadata"]["name"]: crd for crd in helm.template().of("CustomResourceDefinition")}
+    assert {name: crd["spec"] for name, crd in rendered.items()} == {
+        name: crd["spec"] for name, crd in wanted.items()
+    }
+
+
+def test_definitions_stay_unless_told_otherwise(helm: Helm) -> None:
+    policy = "helm.sh/resource-policy"
+    for crd in helm.template().of("CustomResourceDefinition"):
+        assert crd["metadata"]["annotations"][policy] == "keep"
+    for crd in helm.template({"crds": {"keep": False}}).of("CustomResourceDefinition"):
+        assert policy not in crd["metadata"].get("annotations", {})
+    assert not helm.template({"crds": {"enabled": False}}).of("CustomResourceDefinition")
+
+
+@each_value
+def test_labels(helm: Helm, values: dict[str, Any]) -> None:
+    rendered = helm.template(values)
+    for obj in rendered.objects:
+        given = obj["metadata"]["labels"]
+        assert given["app.kubernetes.io/name"] == "opengpu-operator"
+        assert given["app.kubernetes.io/instance"] == "opengpu"
+        assert given["app.kubernetes.io/managed-by"] == "Helm"
+        assert values.get("commonLabels", {}).items() <= given.items()
+    for deployment in rendered.of("Deployment"):
+        selector = deployment["spec"]["selector"]["matchLabels"]
+        # A selector can't change, so nothing that does change may be in it.
+        assert set(selector) == {f"app.kubernetes.io/{key}" for key in ("name", "instance", "component")}
+        assert selector.items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+
+
+@each_value
+def test_names_are_in_the_namespace_and_short(helm: Helm, values: dict[str, Any]) -> None:
+    clustered = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
+    for obj in helm.template(values).objects:
+        assert (obj["kind"] in clustered) == ("namespace" not in obj["metadata"]), obj["metadata"]["name"]
+        assert len(obj["metadata"]["name"]) <= 63
+
+
+@each_value
+def test_pods_keep_the_restricted_standard(helm: Helm, values: dict[str, Any]) -> None:
+    allowed = {"name", "configMap", "emptyDir", "projected", "secret", "persistentVolumeClaim"}
+    for name, spec in helm.template(values).pod_specs().items():
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        assert not {"hostNetwork", "hostPID", "hostIPC", "hostUsers", "initContainers"} & set(spec), name
+        for volume in spec.get("volumes", []):
+            assert set(volume) <= allowed, (name, volume)
+        for container in spec["containers"]:
+            security = container["securityContext"]
+            assert security == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }, (name, container["name"])
+            assert "memory" in container["resources"]["limits"], (name, container["name"])
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"]), (name, container["name"])
+
+
+@each_value
+def test_only_what_asks_the_api_server_has_a_token(helm: Helm, values: dict[str, Any]) -> None:
+    rendered = helm.template(values)
+    holders = set()
+    for name, spec in rendered.pod_specs().items():
+        assert spec["automountServiceAccountToken"] is False, name
+        tokens = {
+            volume["name"]
+            for volume in spec.get("volumes", [])
+            for projected in volume.get("projected", {}).get("sources", [])
+            if "serviceAccountToken" in projected
+        }
+        for container in spec["containers"]:
+            if tokens & {mount["name"] for mount in container.get("volumeMounts", [])}:
+                holders.add(container["name"])
+    assert holders == {"operator", *(["uninstall"] if rendered.of("Job") else [])}
+    for account in rendered.of("ServiceAccount"):
+        assert account["automountServiceAccountToken"] is False
+
+
+@each_value
+def test_the_translator_has_no_key(helm: Helm, values: dict[str, Any]) -> None:
+    name = f"{values.get('fullnameOverride', 'opengpu')}-operator"
+    operator, translator = helm.template(values).pod_specs()[name]["containers"]
+    mounted = {mount["name"] for mount in translator["volumeMounts"]}
+    assert mounted == {"config", "run", "translator-tmp"}
+    # Neither reads what the other writes, but for the socket.
+    assert mounted & {mount["name"] for mount in operator["volumeMounts"]} == {"config", "run"}
+
+
+def test_no_wildcards(helm: Helm) -> None:
+    rendered = helm.template()
+    for role in [*rendered.of("ClusterRole"), *rendered.of("Role")]:
+        for rule in role["rules"]:
+            assert "*" not in [*rule["apiGroups"], *rule["resources"], *rule["verbs"]], role["metadata"][
+                "name"
+            ]
+            assert "nonResourceURLs" not in rule
+
+
+def test_secrets_are_written_and_never_read(helm: Helm) -> None:
+    verbs = {
+        verb
+        for rule in cluster_role(helm.template())
+        if any(resource.partition("/")[0] == "secrets" for resource in rule["resources"])
+        for verb in rule["verbs"]
+    }
+    assert verbs == {"create", "delete"}
+
+
+def test_no_right_leads_to_others(helm: Helm) -> None:
+    """None of these is needed, and each would let whoever holds the operator's token become somebody else."""
+    dangerous = {
+        "pods/exec",
+        "pods/attach",
+        "pods/portforward",
+        "pods/ephemeralcontainers",
+        "serviceaccounts",
+        "serviceaccounts/token",
+        "roles",
+        "rolebindings",
+        "clusterroles",
+        "clusterrolebindings",
+        "mutatingwebhookconfigurations",
+        "validatingwebhookconfigurations",
+        "nodes/proxy",
+        "services/proxy",
+        "certificatesigningrequests",
+    }
+    rules = cluster_role(helm.template())
+    granted = {resource for rule in rules for resource in rule["resources"]}
+    assert not granted & dangerous
+    verbs = {verb for rule in rules for verb in rule["verbs"]}
+    assert not verbs & {"impersonate", "bind", "escalate", "deletecollection"}
+    assert not any("create" in rule["verbs"] and "pods" in rule["resources"] for rule in rules)
+
+
+def test_the_store_has_no_rights(helm: Helm) -> None:
+    rendered = helm.template()
+    account = rendered.pod_specs()["opengpu-store"]["serviceAccountName"]
+    bound = {
+        subject["name"]
+        for kind in ("ClusterRoleBinding", "RoleBinding")
+        for binding in rendered.of(kind)
+        for subject in binding["subjects"]
+    }
+    assert account == "opengpu-store"
+    assert bound == {"opengpu-operator", "opengpu-uninstall"}
+
+
+def hooks(rendered: Rendered, event: str) -> list[dict[str, Any]]:
+    return [
+        obj for obj in rendered.objects if obj["metadata"].get("annotations", {}).get("helm.sh/hook") == event
+    ]
+
+
+def test_the_uninstall_hook_comes_with_its_rights_and_goes_with_them(helm: Helm) -> None:
+    rendered = helm.template()
+    found = hooks(rendered, "pre-delete")
+    weights = {}
+    for obj in found:
+        annotations = obj["metadata"]["annotations"]
+        assert obj["metadata"]["name"] == "opengpu-uninstall"
+        assert annotations["helm.sh/hook-delete-policy"] == "before-hook-creation,hook-succeeded"
+        weights[obj["kind"]] = int(annotations["helm.sh/hook-weight"])
+    rights = {"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}
+    assert set(weights) == {"Job", *rights}
+    # The Job is made once everything that it needs is there.
+    assert all(weights[kind] < weights["Job"] for kind in rights)
+    # A policy is no hook: it has an effect before the Job's pod starts.
+    policy = rendered.get("NetworkPolicy", "opengpu-uninstall")["spec"]
+    pod = rendered.get("Job", "opengpu-uninstall")["spec"]["template"]["metadata"]["labels"]
+    assert policy["podSelector"]["matchLabels"].items() <= pod.items()
+    assert policy["ingress"] == []
+    assert policy["egress"] == rendered.get("NetworkPolicy", "opengpu-operator")["spec"]["egress"]
+
+
+def test_the_uninstall_hook_stops_the_operator_and_nothing_else(helm: Helm) -> None:
+    rendered = helm.template(MATRIX["everything on"])
+    (container,) = rendered.pod_specs()["og-uninstall"]["containers"]
+    program, *arguments = container["command"]
+    assert program == "opengpu-operator"
+    options = parser().parse_args(arguments)
+    assert (options.command, options.stop) == ("clear-finalizers", ("opengpu-system", "og-operator"))
+    deployment = rendered.get("Deployment", "og-operator")
+    assert deployment["metadata"]["namespace"] == "opengpu-system"
+    # Helm waits for five minutes; the Job must have ended by then.
+    job = rendered.get("Job", "og-uninstall")["spec"]
+    assert options.stop_timeout < job["activeDeadlineSeconds"] < 300
+    grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert grace < options.stop_timeout
+
+
+def test_the_uninstall_hook_may_do_no_more_than_it_does(helm: Helm) -> None:
+    rendered = helm.template()
+    assert rendered.get("ClusterRole", "opengpu-uninstall")["rules"] == [
+        {"apiGroups": [labels.GROUP], "resources": [source.PLURAL], "verbs": ["list", "patch"]}
+    ]
+    operator = {"apiGroups": ["apps"], "resourceNames": ["opengpu-operator"]}
+    assert rendered.get("Role", "opengpu-uninstall")["rules"] == [
+        operator | {"resources": ["deployments"], "verbs": ["get"]},
+        operator | {"resources": ["deployments/scale"], "verbs": ["patch"]},
+        {"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]},
+    ]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"uninstall": {"clearFinalizers": {"enabled": False}}}, {"rbac": {"create": False}}],
+    ids=["off", "no rights"],
+)
+def test_without_the_uninstall_hook_nothing_of_it_is_left(helm: Helm, values: dict[str, Any]) -> None:
+    rendered = helm.template(values)
+    assert hooks(rendered, "pre-delete") == []
+    assert [obj for obj in rendered.objects if "uninstall" in obj["metadata"]["name"]] == []
+
+
+def test_one_of_each_at_a_time(helm: Helm) -> None:
+    for deployment in helm.template().of("Deployment"):
+        assert deployment["spec"]["replicas"] == 1
+        assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+
+
+def test_people_get_rights_by_aggregation(helm: Helm) -> None:
+    roles = {role["metadata"]["name"]: role for role in helm.template().of("ClusterRole")}
+    prefix = "rbac.authorization.k8s.io/aggregate-to-"
+    viewer, editor = roles["opengpu-viewer"], roles["opengpu-editor"]
+    assert {rule for role in (viewer,) for r in role["rules"] for rule in r["verbs"]} == {
+        "get",
+        "list",
+        "watch",
+    }
+    assert f"{prefix}view" in viewer["metadata"]["labels"]
+    assert f"{prefix}view" not in editor["metadata"]["labels"]
+    assert f"{prefix}edit" in editor["metadata"]["labels"]
+
+
+def test_the_store_is_reached_by_the_operator_and_agents_only(helm: Helm) -> None:
+    policy = helm.template().get("NetworkPolicy", "opengpu-store")["spec"]
+    (http,) = [rule for rule in policy["ingress"] if rule["ports"] == [{"port": "http"}]]
+    agents = [peer for peer in http["from"] if "namespaceSelector" in peer]
+    assert [peer["podSelector"]["matchLabels"] for peer in agents] == [{labels.MANAGED_BY: labels.MANAGER}]
+    assert all("podSelector" in peer for peer in http["from"])
+    assert policy["egress"] == []
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+
+
+def test_image_by_digest(helm: Helm) -> None:
+    for spec in helm.template(MATRIX["images by digest"]).pod_specs().values():
+        for container in spec["containers"]:
+            assert container["image"] == f"mirror.example/opengpu@sha256:{'a' * 64}"
+
+
+def test_settings_restart_the_operator(helm: Helm) -> None:
+    def checksum(values: dict[str, Any]) -> str:
+        template = helm.template(values).get("Deployment", "opengpu-operator")["spec"]["template"]
+        text: str = template["metadata"]["annotations"]["checksum/config"]
+        return text
+
+    assert checksum({}) == checksum({"store": {"podLabels": {"a": "b"}}})
+    assert checksum({}) != checksum({"settings": {"logs": {"level": "debug"}}})
+
+
+def test_schema_is_closed() -> None:
+    """A typing error anywhere in the values can't pass for a value."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+
+    def objects(node: Any, path: str) -> list[str]:
+        if not isinstance(node, dict):
+            return []
+        own = [path] if "properties" in node and node.get("additionalProperties") is not False else []
+        return own + [found for key, part in node.items() for found in objects(part, f"{path}.{key}")]
+
+    assert objects(schema, "") == []
+
+
+def test_notes(helm: Helm) -> None:
+    done = helm.run("install", "opengpu", "--dry-run=client", "--namespace", "opengpu-system")
+    assert done.returncode == 0, done.stderr
+    notes = done.stdout.partition("NOTES:")[2]
+    assert "settings.routes.domain isn't set" in notes
+    assert "kubectl get ogs,ogt" in notes

@@ -1,0 +1,154 @@
+"""Ports and names: what reaches a job from outside, from another job, and from inside it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+
+import pytest
+
+from tests.e2e.kit import Cluster, Object, until
+from tests.e2e.objects import PROBE, compose, page, run, source, task, worker
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def served(operator: Cluster, namespace: str) -> Object:
+    """A task that is busy, with a worker that publishes 5555 and 8080 and a sidecar that publishes 9000."""
+    both = worker(
+        ports=["${PORT}:5555", "8080:8080"],
+        entrypoint=[
+            "bash",
+            "-c",
+            "python3 -m tests.e2e.images.probe serve & exec python3 -m tests.e2e.images.probe",
+        ],
+    )
+    side = page(
+        ports=["9000:9000"],
+        entrypoint=["python3", "-m", "http.server", "9000", "--directory", "/opt/tests"],
+        command=[],
+    )
+    operator.apply(
+        namespace,
+        *source("served", cpu=compose(worker=both, side=side, quiet=page(ports=[]))),
+        task("served", "served", "work", {"seconds": 600}),
+    )
+    operator.wait_task(namespace, "served", "Routed")
+    return operator.wait_task(namespace, "served", "Available")
+
+
+def answered(operator: Cluster, url: str) -> tuple[int, str]:
+    """Return what curl gets, once the ingress controller knows the route."""
+    return until(
+        f"{url} to be routed",
+        lambda: got if (got := operator.curl(url))[0] not in {0, 404, 502, 503} else None,
+    )
+
+
+def test_each_published_port_has_a_url(operator: Cluster, namespace: str, served: Object) -> None:
+    urls = {entry["port"]: entry for entry in served["status"]["urls"]}
+    assert set(urls) == {8080, 9000}, "5555 is never routed, and `quiet` publishes nothing"
+    for port, service in ((8080, "worker"), (9000, "side")):
+        assert urls[port]["service"] == service
+        assert urls[port]["url"].rstrip("/") == operator.url(served, port)
+    status, body = answered(operator, f"{operator.url(served, 8080)}/some/path?q=1")
+    shown = json.loads(body)
+    assert (status, shown["path"]) == (200, "/some/path?q=1")
+    assert shown["host"].startswith(served["status"]["jobId"])
+    status, body = answered(operator, f"{operator.url(served, 9000)}/")
+    assert status == 200
+    assert "e2e/" in body
+
+
+def test_5555_is_in_no_service_and_no_route(operator: Cluster, namespace: str, served: Object) -> None:
+    answered(operator, f"{operator.url(served, 8080)}/")
+    status, _ = operator.curl(f"{operator.url(served, 5555)}/openapi.json")
+    assert status == 404, "the ingress must not know it"
+    for service in operator.objects("api/v1/services", namespace):
+        for port in service["spec"].get("ports", []):
+            assert 5555 not in {port["port"], port.get("targetPort")}, service["metadata"]["name"]
+    for ingress in operator.objects("apis/networking.k8s.io/v1/ingresses", namespace):
+        assert "5555" not in json.dumps(ingress["spec"])
+
+
+def test_another_job_reaches_nothing_of_it(operator: Cluster, namespace: str, served: Object) -> None:
+    """A live probe from another job's pod; that the ports do listen is seen from inside the pod itself."""
+    (pod,) = operator.pods(namespace, served, "worker")
+    (side,) = operator.pods(namespace, served, "side")
+    ask = "curl -s -o /dev/null -m 3 -w '%{http_code}\\n'"
+    inside = f"{ask} http://127.0.0.1:5555/openapi.json; {ask} http://{side['status']['podIP']}:9000/"
+    command = ("-n", namespace, "exec", pod["metadata"]["name"], "-c", "worker", "--", "bash", "-c", inside)
+    assert operator.kubectl(*command).split() == ["200", "200"]
+
+    targets = [
+        f"http://{pod['status']['podIP']}:5555/openapi.json",
+        f"http://{pod['status']['podIP']}:8080/",
+        f"http://{pod['status']['podIP']}:20000/",
+        f"http://{side['status']['podIP']}:9000/",
+        f"http://worker.j-{served['status']['jobId']}:8080/",
+        "https://kubernetes.default.svc/version",
+        f"http://{pod['status']['hostIP']}:10250/",
+    ]
+    script = "\n".join(f"{ask} {shlex.quote(target)}" for target in targets)
+    operator.apply(
+        namespace, *source("stranger", cpu=compose(worker=worker())), run("stranger", "stranger", script)
+    )
+    codes = operator.answer(namespace, "stranger")["stdout"].split()
+    assert dict(zip(targets, codes, strict=True)) == dict.fromkeys(targets, "000")
+
+
+def test_a_namesake_in_the_namespace_does_not_shadow_a_sibling(operator: Cluster, namespace: str) -> None:
+    """A Service named like a sibling leads to a decoy that anybody may reach; the job must find its own."""
+    labels = {"app": "decoy"}
+    container = {
+        "name": "decoy",
+        "image": PROBE,
+        "args": ["serve"],
+        "env": [{"name": "NAME", "value": "decoy"}],
+    }
+    operator.apply(
+        namespace,
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "decoy", "labels": labels},
+            "spec": {"containers": [container]},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "backend"},
+            "spec": {"selector": labels, "ports": [{"port": 8080}]},
+        },
+        *source(
+            "siblings", cpu=compose(worker=worker(), backend=page(environment=["NAME=sibling"], ports=[]))
+        ),
+        run(
+            "siblings",
+            "siblings",
+            "curl -sS --retry 60 --retry-delay 1 --retry-all-errors -m 90 http://backend:8080/",
+        ),
+    )
+    answer = operator.answer(namespace, "siblings")
+    assert answer["exit_code"] == 0, answer
+    assert json.loads(answer["stdout"])["name"] == "sibling"
+
+
+def test_a_task_may_choose_its_ports(operator: Cluster, namespace: str) -> None:
+    ports = ["8080:8080", "9000:9000"]
+    operator.apply(
+        namespace,
+        *source("two-ports", cpu=compose(main=page(ports=ports))),
+        task("one-of-two", "two-ports", ports=[8080]),
+    )
+    found = operator.wait_task(namespace, "one-of-two", "Routed")
+    assert [entry["port"] for entry in found["status"]["urls"]] == [8080]
+    operator.kubectl("-n", namespace, "delete", "ogt", "one-of-two", "--timeout=60s")
+
+
+def test_the_url_is_gone_with_the_task(operator: Cluster, namespace: str, served: Object) -> None:
+    url = f"{operator.url(served, 8080)}/"
+    answered(operator, url)
+    operator.kubectl("-n", namespace, "delete", "ogt", "served", "--timeout=60s")
+    until("the route to go", lambda: operator.curl(url)[0] == 404 or None)

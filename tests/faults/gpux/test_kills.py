@@ -1,0 +1,149 @@
+"""Whatever dies when: the worker is called at most once per attempt, and an answer that was taken arrives once."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import time
+
+import pytest
+
+from tests.faults.gpux.processes import wait_for
+
+pytestmark = pytest.mark.faults
+
+BEFORE_SENDING = ["connected", "noted", "claimed"]
+AFTER_SENDING = ["responded", "state-noted", "callback-spooled", "deliver-before", "deliver-after"]
+
+
+def start(lab, worker_python, *, fault, whole):
+    lab.start_store()
+    lab.start_worker(worker_python)
+    lab.wait_for_worker()
+    lab.start_agent(fault=fault, whole=whole)
+
+
+def working_time(whole):
+    """Long enough for a killed container to be back before the worker calls, for its runtime calls only once.
+
+    While only the serving process is away, the call waits in the queue of the socket, so any time will do.
+    """
+    return 6.0 if whole else 1.0
+
+
+def wait_for_crash(lab, *, whole):
+    wait_for((lab.root / "crashed").exists, "the crash")
+    if whole:
+        assert lab.agent.process.wait(10) == -9
+        lab.start_agent()
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["serving-process", "container"])
+@pytest.mark.parametrize("step", BEFORE_SENDING + AFTER_SENDING)
+def test_killed_where_nothing_is_lost(lab, worker_python, step, whole):
+    start(lab, worker_python, fault=step, whole=whole)
+    lab.call(1, "abc", seconds=working_time(whole) if step in {"responded", "state-noted"} else 0.0)
+    wait_for_crash(lab, whole=whole)
+    record = lab.wait_for_state(1, "answered")
+    assert record["answer"]["inline"] == {"text": "cba"}
+    assert lab.posts("abc") == 1
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["serving-process", "container"])
+def test_killed_between_the_note_and_the_first_byte(lab, worker_python, whole):
+    start(lab, worker_python, fault="sent-noted", whole=whole)
+    lab.call(1, "abc")
+    wait_for_crash(lab, whole=whole)
+    record = lab.wait_for_state(1, "unknown")
+    assert "restarted" in record["detail"]
+    # The next attempt is another call, with its own note.
+    lab.call(2, "def")
+    assert lab.wait_for_state(2, "answered")["answer"]["inline"] == {"text": "fed"}
+    assert lab.posts("abc") == 0
+    assert lab.record(1)["state"] == "unknown"
+
+
+@pytest.mark.parametrize("whole", [False, True], ids=["serving-process", "container"])
+def test_killed_after_sending_and_before_the_response(lab, worker_python, whole):
+    start(lab, worker_python, fault="sent", whole=whole)
+    lab.call(1, "abc", seconds=working_time(whole))
+    wait_for_crash(lab, whole=whole)
+    wait_for(lambda: lab.posts("abc"), "the worker being called")
+    assert lab.wait_for_state(1, "answered")["answer"]["inline"] == {"text": "cba"}
+    assert lab.posts("abc") == 1
+
+
+def test_killed_with_an_answer_in_hand_that_was_not_acknowledged(lab, worker_python):
+    """The one loss there is: the runtime calls back once, and its call was cut. Nothing false comes of it."""
+    start(lab, worker_python, fault="callback-received", whole=False)
+    lab.call(1, "abc")
+    wait_for_crash(lab, whole=False)
+    wait_for(lambda: "Error in `reverse`" in (lab.root / "worker.log").read_text(), "the runtime giving up")
+    assert lab.record(1)["state"] in {"accepted", "unknown"}
+    lab.call(2, "def")
+    lab.wait_for_state(2, "answered")
+    assert lab.posts("abc") == 1
+    assert lab.record(1)["answer"] is None
+
+
+@pytest.mark.parametrize("step", ["claimed", "sent", "responded"])
+def test_killed_together_with_its_notes(lab, worker_python, step):
+    start(lab, worker_python, fault=step, whole=True)
+    lab.call(1, "abc", seconds=0.5)
+    wait_for((lab.root / "crashed").exists, "the crash")
+    assert lab.agent.process.wait(10) == -9
+    shutil.rmtree(lab.spool)
+    lab.spool.mkdir()
+    lab.start_agent()
+    record = lab.wait_for_state(1, "unknown", "accepted", "answered")
+    assert record["state"] == "unknown"
+    assert "spool was lost" in record["detail"]
+    lab.call(2, "def")
+    lab.wait_for_state(2, "answered")
+    assert lab.posts("abc") == (0 if step == "claimed" else 1)
+
+
+def test_kills_at_random_moments(lab, worker_python):
+    """Twenty-four calls, and in each of them one of the processes dies at a moment drawn from a fixed seed."""
+    lab.start_store()
+    lab.start_worker(worker_python)
+    lab.wait_for_worker()
+    lab.start_agent()
+    draw = random.Random(20240923)
+    for attempt in range(1, 25):
+        victim = ("store", "serving-process", "container")[attempt % 3]
+        text = f"text-{attempt:02}"
+        address = lab.call(attempt, text, seconds=0.3)
+        time.sleep(draw.uniform(0.0, 0.6))
+        if victim == "store":
+            lab.store.kill()
+            time.sleep(draw.uniform(0.0, 0.5))
+            lab.start_store()
+        elif victim == "container":
+            lab.kill_agent()
+            lab.start_agent()
+        else:
+            for pid in lab.agent.children():
+                os.kill(pid, 9)
+
+        def over(attempt=attempt, text=text, address=address):
+            record = lab.record(attempt)
+            # The runtime tells in its log when its one callback met nobody.
+            unheard = f"[{address}] Error in" in (lab.root / "worker.log").read_text()
+            uncalled = record["state"] == "unknown" and lab.posts(text) == 0
+            return record if record["state"] == "answered" or unheard or uncalled else None
+
+        record = wait_for(over, f"the end of attempt {attempt} ({victim})")
+        if victim == "store":
+            assert record["state"] == "answered", record
+        if record["state"] == "answered":
+            assert record["answer"]["inline"] == {"text": text[::-1]}
+    answered = [attempt for attempt in range(1, 25) if lab.record(attempt)["state"] == "answered"]
+    log = (lab.root / "worker.log").read_text()
+    for attempt in range(1, 25):
+        assert lab.posts(f"text-{attempt:02}") <= 1
+        # What the worker heard 200 for has arrived.
+        if f"Callback sent to http://127.0.0.1:{lab.callback_port}/0x{attempt:040x}" in log:
+            assert attempt in answered
+    assert len(answered) >= 16

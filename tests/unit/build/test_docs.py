@@ -1,0 +1,167 @@
+"""The documentation: its commands are run by a test or say why not, its links lead somewhere, its names exist."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from opengpu_operator.api.reasons import Reason
+from opengpu_operator.compose.findings import RULES
+from opengpu_operator.desired.findings import RULES as JOB_RULES
+from opengpu_operator.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "examples").glob("*.md")),
+]
+
+#: Commands that a test runs, each with the file that does; with other arguments they are the same commands.
+RUN = {
+    "make demo": "tests/e2e/test_demo.py",
+    "make test": ".ci/run",
+}
+NOT_RUN = re.compile(r"<!-- not run: \S.* -->\s*\Z")
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def blocks(text: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield what stands before each block of commands, and its commands."""
+    for match in re.finditer(r"^```(sh|bash|shell|console)\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        lines = [
+            line for line in match[2].replace("\\\n", " ").splitlines() if line and not line.startswith("#")
+        ]
+        if match[1] == "console":
+            # What is typed stands after a prompt, what is printed doesn't.
+            lines = [line[2:] for line in lines if line.startswith("$ ")]
+        yield text[: match.start()], lines
+
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=name)
+
+
+@each_page
+def test_commands_are_run_by_a_test_or_say_why_not(page: Path) -> None:
+    for before, commands in blocks(page.read_text()):
+        if NOT_RUN.search(before):
+            continue
+        for command in commands:
+            assert command in RUN, (
+                f"{command!r} is run by no test: add the test, or say <!-- not run: why -->"
+            )
+
+
+def test_commands_are_really_run() -> None:
+    for command, file in RUN.items():
+        assert (ROOT / file).is_file(), f"{file}, which is to run {command!r}, isn't there"
+
+
+@each_page
+def test_commands_can_be_read_by_a_shell(page: Path) -> None:
+    for _, commands in blocks(page.read_text()):
+        for command in commands:
+            assert shlex.split(command)
+
+
+@each_page
+def test_targets_of_make_exist(page: Path) -> None:
+    targets = set(re.findall(r"^([a-z][a-z0-9-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"(?:`|^)make ([a-z][a-z0-9-]*)", page.read_text(), re.MULTILINE))
+    assert named <= targets
+
+
+def anchors(page: Path) -> set[str]:
+    titles = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title).strip().lower().replace(" ", "-") for title in titles}
+
+
+@each_page
+def test_links_lead_somewhere(page: Path) -> None:
+    prose = re.sub(r"`[^`\n]*`", "code", page.read_text())
+    for target in re.findall(r"\]\(([^)\s]+)\)", prose):
+        if re.match(r"https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path).resolve() if path else page
+        assert linked.exists(), target
+        if anchor and linked.suffix == ".md":
+            assert anchor in anchors(linked), target
+
+
+@each_page
+def test_settings_that_are_named_exist(page: Path) -> None:
+    """`settings.routes.domain` and the like."""
+    defaults = Settings().model_dump(mode="json", by_alias=True)
+    for dotted in re.findall(r"`settings\.([a-zA-Z.]+)", page.read_text()):
+        node = defaults
+        for part in dotted.split("."):
+            assert isinstance(node, dict), dotted
+            assert part in node, dotted
+            node = node[part]
+
+
+def test_values_that_are_named_exist() -> None:
+    values = yaml.safe_load((ROOT / "charts" / "opengpu-operator" / "values.yaml").read_text())
+    text = (ROOT / "docs" / "operations.md").read_text()
+    named = re.findall(
+        r"(?:--set |`)((?:image|agent|store|rbac|crds|uninstall|serviceMonitor|networkPolicy)\.[a-zA-Z.]+)",
+        text,
+    )
+    assert len(named) > 5
+    for dotted in named:
+        node = values
+        for part in dotted.split("."):
+            assert part in node, dotted
+            node = node[part]
+
+
+@pytest.mark.parametrize("page", ["docs/failure-modes.md", "docs/troubleshooting.md", "docs/concepts.md"])
+def test_reasons_that_are_named_exist(page: str) -> None:
+    known = {reason.value for reason in (*Reason, *RULES, *JOB_RULES)}
+    # Fields and modes are spelled like reasons; these are the ones that the pages name.
+    others = {
+        "Auto",
+        "NodeLocal",
+        "Pending",
+        "Ready",
+        "Reconciling",
+        "Stalled",
+        "Complete",
+        "Failed",
+        "Shared",
+    }
+    others |= {"OpenGPUSource", "OpenGPUTask"}
+    named = set(re.findall(r"`([A-Z][a-z]+(?:[A-Z][A-Za-z]*)*)(?::[^`]*)?`", (ROOT / page).read_text()))
+    assert named - others <= known
+
+
+def test_every_finding_is_in_the_reference() -> None:
+    text = (ROOT / "docs" / "reference" / "findings.md").read_text()
+    in_file, _, in_job = text.partition("\n## In a job\n")
+    for page, rules in ((in_file, RULES), (in_job, JOB_RULES)):
+        listed = re.findall(r"^\| `(\w+)` \| (.+) \| (.+) \|$", page, re.MULTILINE)
+        assert sorted(listed) == sorted((reason.value, *rule[1:]) for reason, rule in rules.items())
+
+
+def test_decisions_are_listed() -> None:
+    files = {f"adr/{path.name}" for path in (ROOT / "docs" / "adr").glob("*.md")}
+    listed = set(re.findall(r"\((adr/[^)]+)\)", (ROOT / "docs" / "index.md").read_text()))
+    assert listed == files
+    for number, file in enumerate(sorted(files), 1):
+        text = (ROOT / "docs" / file).read_text()
+        assert text.startswith(f"# {number}. ")
+        assert all(f"**{part}.**" in text for part in ("Context", "Decision", "Consequences", "Rejected"))
+
+
+def test_every_reference_page_is_linked() -> None:
+    text = (ROOT / "docs" / "index.md").read_text()
+    for path in (ROOT / "docs" / "reference").glob("*.md"):
+        assert f"(reference/{path.name})" in text

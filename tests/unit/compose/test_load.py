@@ -1,0 +1,274 @@
+"""Limits: what a hostile file costs, and how YAML is read."""
+
+from __future__ import annotations
+
+import resource
+import time
+from typing import Any
+
+import pytest
+
+from opengpu_operator.compose.findings import Report
+from opengpu_operator.compose.load import MAX_BYTES, load, scalar
+from tests.support.compose import errors, one, reasons, translate
+
+
+def loaded(text: str) -> Any:
+    report = Report()
+    document = load(text, report)
+    assert document is not None, report.findings()
+    assert not report.refused, report.findings()
+    return document.data
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        *(
+            (text, text)
+            for text in (
+                "yes",
+                "no",
+                "on",
+                "off",
+                "y",
+                "22:22",
+                "1:2:3",
+                "2001-01-01",
+                "=",
+                "<",
+                "0x",
+                "1e",
+                "+",
+                ".",
+            )
+        ),
+        *((text, None) for text in ("", "~", "null", "Null", "NULL")),
+        *((text, True) for text in ("true", "True", "TRUE")),
+        *((text, False) for text in ("false", "False", "FALSE")),
+        *(("0o17", 15), ("017", 15), ("0x1F", 31), ("0b11", 3), ("-5", -5), ("1_000", 1000), ("09", "09")),
+        *(("1.5", 1.5), ("1e3", 1000.0), (".5", 0.5), ("-.inf", float("-inf"))),
+        ("9" * 65, "9" * 65),
+    ],
+)
+def test_plain_scalars_are_yaml_1_2(text: str, value: object) -> None:
+    assert scalar(text, plain=True) == value
+    assert type(scalar(text, plain=True)) is type(value)
+    assert scalar(text, plain=False) == text
+
+
+def test_anchors_and_merge_keys() -> None:
+    data = loaded(
+        """
+        x-a: &a {p: 1, q: 1}
+        x-b: &b {q: 2, r: 2}
+        one: {<<: [*a, *b], r: 3}
+        two: {<<: *a, p: 9}
+        list: [*a, !override {p: 0}, !reset x]
+        gone: !reset null
+        """
+    )
+    assert data["one"] == {"p": 1, "q": 1, "r": 3}
+    assert data["two"] == {"p": 9, "q": 1}
+    assert data["list"] == [{"p": 1, "q": 1}, {"p": 0}]
+    assert "gone" not in data
+
+
+def test_positions_are_those_of_the_keys() -> None:
+    translation = translate(
+        "services:\n  app:\n    image: app\n    privileged: true\n    volumes:\n      - /:/host\n"
+    )
+    places = {
+        finding.reason: (finding.path, finding.line, finding.column) for finding in translation.findings
+    }
+    assert places["Privileged"] == ("services.app.privileged", 4, 5)
+    assert places["HostPathRefused"] == ("services.app.volumes[0]", 6, 9)
+
+
+def bomb(levels: int, width: int, *, flow: str) -> str:
+    opening, closing = flow[0], flow[1]
+    lines = [f"a0: &a0 {opening}{', '.join(['x'] * width)}{closing}"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * width)}]" for n in range(1, levels)]
+    return "\n".join([*lines, "services: {app: {image: x}}"])
+
+
+MERGES = "\n".join(
+    [
+        "x0: &x0 {k: v}",
+        *(f"x{n}: &x{n} {{a{n}: *x{n - 1}, b{n}: *x{n - 1}}}" for n in range(1, 30)),
+        "services: {}",
+    ]
+)
+EXTENDS = "services:\n  s0: {{image: x, environment: {{{}}}}}\n".format(
+    ", ".join(f"V{n}: x" for n in range(3000))
+) + "".join(f"  s{n}: {{extends: s{n - 1}}}\n" for n in range(1, 90))
+
+ATTACKS = {
+    "aliases, lists": (bomb(9, 9, flow="[]"), "TooManyNodes"),
+    "aliases, many": (f"a: &a x\nb: [{', '.join(['*a'] * 600)}]\nservices: {{}}", "TooManyAliases"),
+    "aliases, text": (
+        f"a: &a {'x' * 200_000}\nb: [{', '.join(['*a'] * 400)}]\nservices: {{app: {{image: x}}}}",
+        "TooManyNodes",
+    ),
+    "merges": (MERGES, "TooManyNodes"),
+    "nodes": (
+        "services: {{app: {{image: x, command: [{}]}}}}".format(",".join(["x"] * 10_001)),
+        "TooManyNodes",
+    ),
+    "flow depth": ("services: " + "[" * 100_000, "TooDeep"),
+    "map depth": ("services: " + "{a: " * 60_000, "TooDeep"),
+    "block depth": ("\n".join(" " * n + "a:" for n in range(500)), "TooDeep"),
+    "alias depth": (
+        "a0: &a0 [x]\n" + "\n".join(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, 100)) + "\nservices: {}",
+        "TooDeep",
+    ),
+    "own alias": ("services: &a {app: *a}", "BadYaml"),
+    "undefined alias": ("services: *a", "BadYaml"),
+    "large": ("services:\n" + "# comment\n" * 30_000, "TooLarge"),
+    "duplicate": ("services: {app: {image: x, image: y}}", "DuplicateKey"),
+    "duplicate service": ("services:\n  app: {image: x}\n  app: {image: y}", "DuplicateKey"),
+    "documents": ("services: {app: {image: x}}\n---\nservices: {b: {image: x}}", "MultipleDocuments"),
+    "tag": ("services: {app: {image: !!python/object/apply:os.system id}}", "BadYaml"),
+    "tag of its own": ("services: {app: {image: !x y}}", "BadYaml"),
+    "number key": ("services: {app: {image: x, environment: {1: x}}}", "WrongType"),
+    "map key": ("services: {? {a: b} : {image: x}}", "WrongType"),
+    "merge of text": ("services: {app: {<<: x, image: x}}", "BadYaml"),
+    "ports": ("services: {app: {image: x, ports: ['1-65535:1-65535']}}", "BadValue"),
+    "many ports": (
+        "services: {{app: {{image: x, ports: [{}]}}}}".format(
+            ", ".join(f'"{n}-{n + 255}"' for n in range(1, 9000))
+        ),
+        "TooMany",
+    ),
+    "many mounts": (
+        "services: {{app: {{image: x, volumes: [{}]}}}}".format(",".join(f"/v{n}" for n in range(5000))),
+        "TooMany",
+    ),
+    "many services": (
+        "services: {{{}}}".format(", ".join(f"s{n}: {{image: x}}" for n in range(2000))),
+        "TooMany",
+    ),
+    "extends": (EXTENDS, "TooManyNodes"),
+    "dense depends_on": (
+        "services:\n"
+        + "".join(
+            f"  s{n}: {{image: x, pid: host, depends_on: [{', '.join(f's{m}' for m in range(n))}]}}\n"
+            for n in range(90)
+        ),
+        "HostNamespace",
+    ),
+    "variables": ("services: {app: {image: '%s'}}" % ("${A:-" * 20_000), "BadInterpolation"),
+    "open variables": ("services: {app: {image: '%s'}}" % ("${" * 100_000), "BadInterpolation"),
+    "comments": ("#\n" * 100_000 + "FRO", "NotAComposeFile"),
+    "blank lines": ("#" + "\n" * 200_000 + "x", "NotAComposeFile"),
+    "addresses": ("https://" + ".git#" * 50_000 + " x", "NotAComposeFile"),
+    "names": ("a-" * 100_000, "NotAComposeFile"),
+}
+
+
+COSTLY = {
+    "a long word": one("command: '" + "x" * 250_000 + "'"),
+    "many words": one("command: '" + "x " * 120_000 + "'"),
+    "a long duration": one("stop_grace_period: '" + "1s" * 120_000 + "'"),
+    "a long number": one("user: '" + "0" * 250_000 + "'"),
+    "many variables": one("environment: [" + ",".join(f"A{n}=http://h:{n}" for n in range(8000)) + "]"),
+    "many unset variables": one("environment: [" + ",".join(f"A{n}" for n in range(9000)) + "]"),
+    "many hosts": one("extra_hosts: [" + ",".join(f'"a{n}:host-gateway"' for n in range(9000)) + "]"),
+    "many host references": one("command: ['" + "host.docker.internal:1 " * 11_000 + "']"),
+    "a long path": one("volumes: ['./" + "a/" * 120_000 + ":/x']"),
+    "a climbing path": one("volumes: ['./" + "../" * 80_000 + ":/x']"),
+    "dollars": one("command: ['" + "$$(" * 80_000 + "']"),
+    "shared mounts": "services:\n  s0: {image: x, volumes: ["
+    + ",".join(f"./b{n}:/v{n}" for n in range(250))
+    + "]}\n"
+    + "".join(f"  s{n}: {{image: x, volumes_from: [s0]}}\n" for n in range(1, 99)),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_large_values_are_read_quickly(name: str) -> None:
+    before = time.process_time()
+    translate(COSTLY[name])
+    took = time.process_time() - before
+    assert took < 1.0, f"{took:.3f} s"
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attacks_are_refused_quickly(name: str) -> None:
+    text, reason = ATTACKS[name]
+    before = time.process_time()
+    found = errors(text)
+    took = time.process_time() - before
+    assert reason in found
+    # The bound is 200 ms; machines that run tests are slower than those that don't.
+    assert took < 0.6, f"{took:.3f} s"
+
+
+def test_attacks_need_little_memory() -> None:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for text, _ in ATTACKS.values():
+        translate(text)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 64 * 1024
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"services: {app: {image: x\x00}}",
+        b"\xff\xfes\x00e\x00r\x00v\x00",
+        b"services: {app: {image: \xff}}",
+        b"services: {app: {image: x\x1b[31m}}",
+        b"services: {app: {image: \xed\xa0\x80}}",
+    ],
+)
+def test_odd_encodings(data: bytes) -> None:
+    assert errors(data) == {"BadEncoding"}
+
+
+def test_a_byte_order_mark_is_no_text() -> None:
+    assert not translate(b"\xef\xbb\xbfservices: {app: {image: x}}").refused
+
+
+def test_the_limits_themselves_are_allowed() -> None:
+    padding = MAX_BYTES - len("services: {app: {image: x}}\n#")
+    assert not translate("services: {app: {image: x}}\n#" + "x" * padding).refused
+    deep = "x-deep: " + "[" * 62 + "]" * 62 + "\nservices: {app: {image: x}}"
+    assert not translate(deep).refused
+
+
+def test_everything_wrong_is_found_at_once() -> None:
+    found = translate(
+        one(
+            """
+            privileged: true
+            prvileged: true
+            ports: [x, 99999, 80]
+            restart: sometimes
+            healthcheck: {interval: soon}
+            """
+        )
+    )
+    assert found.refused
+    assert {(finding.reason, finding.path) for finding in found.findings} >= {
+        ("UnknownKey", "services.app.prvileged"),
+        ("BadValue", "services.app.ports[0]"),
+        ("BadValue", "services.app.ports[1]"),
+        ("BadValue", "services.app.healthcheck.interval"),
+    }
+
+
+def test_findings_are_bounded() -> None:
+    found = translate(
+        "services: {{app: {{image: x, {}}}}}".format(", ".join(f"k{n}: 1" for n in range(2000)))
+    )
+    assert len(found.findings) == 501
+    assert found.findings[-1].reason == "TooManyFindings"
+    assert "1500" in found.findings[-1].message
+
+
+def test_messages_are_safe_to_print() -> None:
+    text = 'services: {app: {image: "a\\e[31m\\n' + "y" * 5000 + '"}}'
+    for finding in translate(text).findings:
+        assert finding.message.isprintable()
+        assert len(finding.message) < 500
+    assert "BadValue" in reasons(translate(text))

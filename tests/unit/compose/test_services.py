@@ -1,0 +1,499 @@
+"""What each key of a service becomes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from opengpu_operator.compose.containers import escape
+from tests.support.compose import errors, one, reasons, service, translate
+
+
+@pytest.mark.parametrize(
+    ("body", "command", "args"),
+    [
+        ("command: serve --port 80", None, ["serve", "--port", "80"]),
+        ("command: [a b, 'c']", None, ["a b", "c"]),
+        ("entrypoint: sh\ncommand: -c 'a && b'", ["sh"], ["-c", "a && b"]),
+        ("entrypoint: [python, -m, x]", ["python", "-m", "x"], None),
+        ("entrypoint: []\ncommand: [x, y]", ["x", "y"], None),
+        ("entrypoint: ''\ncommand: x", ["x"], None),
+        ("entrypoint:\ncommand:", None, None),
+        ("command: ['$$(date)', '$$HOME', '$$$$', '$${X}']", None, ["$$(date)", "$HOME", "$$$", "${X}"]),
+    ],
+)
+def test_commands_are_kept_word_for_word(
+    body: str, command: list[str] | None, args: list[str] | None
+) -> None:
+    container = service(body).container
+    assert (container.get("command"), container.get("args")) == (command, args)
+
+
+@pytest.mark.parametrize(
+    ("value", "escaped"),
+    [
+        ("$(A)", "$$(A)"),
+        ("$$(A)", "$$$$(A)"),
+        ("$A", "$A"),
+        ("a$", "a$"),
+        ("$$", "$$$"),
+        ("$é", "$$é"),
+        ("$$é", "$$$$é"),
+    ],
+)
+def test_escaping_for_kubernetes(value: str, escaped: str) -> None:
+    assert escape(value) == escaped
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [("command: a && b", "CommandCut"), ("command: []", "CannotClear"), ("entrypoint: []", "CannotClear")],
+)
+def test_findings_about_commands(body: str, reason: str) -> None:
+    assert reasons(translate(one(body))) == {reason}
+
+
+def test_environment() -> None:
+    body = """
+    environment:
+      - PLAIN=a=b
+      - EMPTY=
+      - CALLBACK_URL
+      - MISSING
+      - NVIDIA_VISIBLE_DEVICES=all
+      - AMD_VISIBLE_DEVICES=0
+      - LD_PRELOAD=./evil.so
+      - LD_LIBRARY_PATH=/usr/local/lib:lib
+      - CUDA_VISIBLE_DEVICES=0
+      - HIP_VISIBLE_DEVICES=1
+      - bad name=x
+      - DOLLARS=$$(X) $$Y
+    """
+    translation = translate(one(body))
+    (app,) = translation.services
+    assert {entry["name"]: entry["value"] for entry in app.container["env"]} == {
+        "PLAIN": "a=b",
+        "EMPTY": "",
+        "CALLBACK_URL": "http://127.0.0.1:20000",
+        "CUDA_VISIBLE_DEVICES": "0",
+        "HIP_VISIBLE_DEVICES": "1",
+        "DOLLARS": "$$(X) $Y",
+    }
+    found = {(entry.reason, entry.line) for entry in translation.findings}
+    assert found == {
+        *(
+            ("VariableUnset", 8),
+            ("EnvStripped", 9),
+            ("EnvStripped", 10),
+            ("EnvStripped", 11),
+            ("EnvStripped", 12),
+        ),
+        ("EnvNameInvalid", 15),
+    }
+
+
+def test_environment_as_a_mapping() -> None:
+    container = service(
+        "environment: {A: 1, B: true, C: 1.5, D: null, LD_LIBRARY_PATH: '/a:/b', E: no}"
+    ).container
+    values = {entry["name"]: entry["value"] for entry in container["env"]}
+    assert values == {"A": "1", "B": "true", "C": "1.5", "LD_LIBRARY_PATH": "/a:/b", "E": "no"}
+
+
+def test_variables_of_the_file_are_the_only_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PLANTED", "secret")
+    translation = translate(
+        one("environment: ['A=${PLANTED}', PLANTED, 'B=${PLANTED:-default}']\ncommand: ['$PLANTED']"),
+    )
+    assert "secret" not in translation.model_dump_json()
+    values = {entry["name"]: entry["value"] for entry in translation.services[0].container["env"]}
+    assert values == {"A": "", "B": "default"}
+    assert reasons(translation) == {"VariableUnset"}
+    assert errors(one("command: ['${PLANTED:?needed}']")) == {"VariableRequired"}
+
+
+@pytest.mark.parametrize(
+    ("check", "probe"),
+    [
+        (
+            "{test: [CMD, curl, -f, 'http://localhost']}",
+            {"command": ["curl", "-f", "http://localhost"], "period": 30, "timeout": 30, "failures": 3},
+        ),
+        (
+            "{test: 'curl \"x || exit 1', interval: 1m30s, timeout: 500ms, retries: 5, start_period: 1h}",
+            {"command": ["/bin/sh", "-c", 'curl "x || exit 1'], "period": 90, "timeout": 1, "failures": 5},
+        ),
+        (
+            "{test: [CMD-SHELL, 'pg_isready -U $${USER}'], interval: 10s}",
+            {
+                "command": ["/bin/sh", "-c", "pg_isready -U ${USER}"],
+                "period": 10,
+                "timeout": 30,
+                "failures": 3,
+            },
+        ),
+        (
+            "{test: [CMD, x], interval: 0s, retries: 0, start_period: 60s, start_interval: 2s}",
+            {"command": ["x"], "period": 2, "timeout": 30, "failures": 3},
+        ),
+        (
+            "{test: [CMD, x], start_interval: 2s}",
+            {"command": ["x"], "period": 30, "timeout": 30, "failures": 3},
+        ),
+        ("{test: [NONE]}", None),
+        ("{test: []}", None),
+        ("{disable: true, test: [CMD, x]}", None),
+        ("{interval: 5s}", None),
+    ],
+)
+def test_health_checks_are_readiness(check: str, probe: dict[str, Any] | None) -> None:
+    container = service(f"healthcheck: {check}").container
+    assert not container.keys() & {"livenessProbe", "startupProbe"}
+    found = container.get("readinessProbe")
+    assert found == (
+        None
+        if probe is None
+        else {
+            "exec": {"command": probe["command"]},
+            "periodSeconds": probe["period"],
+            "timeoutSeconds": probe["timeout"],
+            "failureThreshold": probe["failures"],
+            "successThreshold": 1,
+        }
+    )
+
+
+def test_a_check_of_an_unknown_sort() -> None:
+    assert errors(one("healthcheck: {test: [curl, x]}")) == {"BadValue"}
+    assert reasons(translate(one("healthcheck: {interval: 5s}"))) == {"HealthcheckWithoutTest"}
+
+
+@pytest.mark.parametrize(
+    ("body", "context"),
+    [
+        ("user: '1000:1001'", {"runAsUser": 1000, "runAsGroup": 1001}),
+        ("user: 1000", {"runAsUser": 1000}),
+        ("user: root", {"runAsUser": 0}),
+        ("user: nginx:nginx", None),
+        ("user: nginx:101", None),
+        ("user: '${UID}:${GID}'", None),
+        ("read_only: true", {"readOnlyRootFilesystem": True}),
+        (
+            "cap_add: [net_bind_service, SYS_PTRACE, sys_nice]",
+            {"capabilities": {"add": ["NET_BIND_SERVICE"]}},
+        ),
+        ("cap_drop: [ALL]\ncap_add: [CAP_CHOWN]", {"capabilities": {"add": ["CHOWN"], "drop": ["ALL"]}}),
+    ],
+)
+def test_security_context(body: str, context: dict[str, Any] | None) -> None:
+    assert service(body).container.get("securityContext") == context
+
+
+def test_restricted() -> None:
+    translation = translate(one("user: root\ncap_add: [CHOWN, NET_BIND_SERVICE]"), restricted=True)
+    assert translation.services[0].container["securityContext"] == {
+        "capabilities": {"add": ["NET_BIND_SERVICE"]}
+    }
+    assert reasons(translation) == {"UserNameIgnored", "CapabilityDropped"}
+
+
+@pytest.mark.parametrize(
+    ("body", "resources"),
+    [
+        ("mem_limit: 1g\ncpus: 0.5", {"limits": {"cpu": "500m", "memory": "1073741824"}}),
+        ("mem_reservation: 64m", {"requests": {"memory": "67108864"}}),
+        (
+            "deploy: {resources: {limits: {cpus: '1.5', memory: 2G}, reservations: {cpus: 0.25, memory: 100M}}}",
+            {
+                "limits": {"cpu": "1500m", "memory": "2147483648"},
+                "requests": {"cpu": "250m", "memory": "104857600"},
+            },
+        ),
+        (
+            "deploy: {resources: {limits: {memory: 1m}, reservations: {memory: 2m}}}",
+            {"limits": {"memory": "1048576"}, "requests": {"memory": "1048576"}},
+        ),
+        ("cpus: 0.0001", {"limits": {"cpu": "1m"}}),
+        ("mem_limit: 0", None),
+    ],
+)
+def test_resources(body: str, resources: dict[str, Any] | None) -> None:
+    assert service(body).container.get("resources") == resources
+
+
+@pytest.mark.parametrize(
+    ("body", "restart", "retries"),
+    [
+        ("tty: false", "unset", None),
+        *((f"restart: {written}", "no", None) for written in ("no", "'no'", "false")),
+        *((f"restart: {written}", "always", None) for written in ("always", "unless-stopped")),
+        ("restart: on-failure", "on-failure", None),
+        ("restart: on-failure:3", "on-failure", 3),
+        ("deploy: {restart_policy: {condition: none}}", "no", None),
+        ("deploy: {restart_policy: {condition: on-failure, max_attempts: 4}}", "on-failure", 4),
+        ("restart: no\ndeploy: {restart_policy: {condition: any}}", "always", None),
+        ("deploy: {mode: replicated-job}", "no", None),
+    ],
+)
+def test_restart(body: str, restart: str, retries: int | None) -> None:
+    app = service(body)
+    assert (app.restart.value, app.max_retries) == (restart, retries)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "restart: sometimes",
+        "restart: on-failure:x",
+        "deploy: {restart_policy: {condition: x}}",
+        "scale: -1",
+        "deploy: {replicas: 101}",
+    ],
+)
+def test_bad_values(body: str) -> None:
+    assert errors(one(body)) == {"BadValue"}
+
+
+def test_replicas() -> None:
+    assert service("deploy: {replicas: 3}").replicas == 3
+    assert service("scale: '2'").replicas == 2
+    assert service("deploy: {replicas: 0}").replicas == 0
+
+
+def test_the_pod() -> None:
+    app = service(
+        """
+        stop_grace_period: 1m30s
+        group_add: [video, "991", 44, 44]
+        sysctls: [net.ipv4.tcp_syncookies=0, net.ipv4.ip_forward=1]
+        platform: linux/arm64/v8
+        extra_hosts: ["db.example:10.1.2.3", "six=[::1]", "host.docker.internal:host-gateway"]
+        working_dir: /srv
+        stdin_open: true
+        tty: true
+        """
+    )
+    assert app.pod == {
+        "terminationGracePeriodSeconds": 90,
+        "securityContext": {
+            "supplementalGroups": [991, 44],
+            "sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "0"}],
+        },
+        "nodeSelector": {"kubernetes.io/arch": "arm64"},
+        "hostAliases": [{"ip": "10.1.2.3", "hostnames": ["db.example"]}, {"ip": "::1", "hostnames": ["six"]}],
+    }
+    assert (app.container["workingDir"], app.container["stdin"], app.container["tty"]) == ("/srv", True, True)
+
+
+def test_ports() -> None:
+    app = service(
+        """
+        ports: ["8080:80", "127.0.0.1:9000:9000", "53:53/udp", "53:53", "[::1]:1:1", {target: 81, published: "8081"}]
+        expose: [80, "7000-7001/udp"]
+        """
+    )
+    assert [(port.container, port.protocol, port.published, port.exposed_only) for port in app.ports] == [
+        *(
+            (80, "TCP", 8080, False),
+            (9000, "TCP", 9000, True),
+            (53, "UDP", 53, False),
+            (53, "TCP", 53, False),
+        ),
+        *(
+            (1, "TCP", 1, True),
+            (81, "TCP", 8081, False),
+            (7000, "UDP", None, True),
+            (7001, "UDP", None, True),
+        ),
+    ]
+    assert {(entry["containerPort"], entry["protocol"]) for entry in app.container["ports"]} == {
+        (port.container, port.protocol) for port in app.ports
+    }
+
+
+def test_a_url_stands_for_one_port() -> None:
+    translation = translate(
+        """
+        services:
+          a: {image: x, ports: ["9090:9090"]}
+          b: {image: x, ports: ["9090:9090"]}
+          c: {image: x, ports: ["80"]}
+          d: {image: x, ports: ["8080:80"]}
+          e: {image: x, ports: ["8081:81"]}
+          f: {image: x, ports: ["81"]}
+        """
+    )
+    routed = {entry.name for entry in translation.services for port in entry.ports if not port.exposed_only}
+    assert routed == {"a", "d", "e"}
+    assert reasons(translation) == {"PortUnrouted"}
+
+
+def test_the_worker() -> None:
+    translation = translate(
+        """
+        services:
+          other: {image: x, expose: [5555]}
+          udp: {image: x, ports: ["5555/udp"]}
+          first: {image: x, ports: ["${PORT}:5555"]}
+          second: {image: x, ports: ["5556:5555"]}
+        """
+    )
+    assert translation.worker == "first"
+    assert "SeveralWorkers" in reasons(translation)
+    assert translate("services: {app: {image: x}}").worker is None
+
+
+def test_dependencies() -> None:
+    translation = translate(
+        """
+        services:
+          app:
+            image: x
+            depends_on:
+              db: {condition: service_healthy}
+              job: {condition: service_completed_successfully, required: false}
+              cache: {}
+              tool: {condition: service_started}
+              gone: {condition: service_started, required: false}
+            links: ["db:database", other]
+          db: {image: x}
+          job: {image: x, restart: no}
+          cache: {image: x}
+          other: {image: x, depends_on: [cache]}
+          tool: {image: x, profiles: [tools]}
+          gone: {image: x, profiles: [tools]}
+        """.replace(
+            "cache: {}\n              tool", "cache: {condition: service_started}\n              tool"
+        )
+    )
+    app = translation.service("app")
+    assert [(entry.service, entry.until.value, entry.required) for entry in app.depends_on] == [
+        ("db", "service_healthy", True),
+        ("job", "service_completed_successfully", False),
+        ("cache", "service_started", True),
+        ("other", "service_started", True),
+    ]
+    assert translation.service("db").aliases == ["database"]
+    assert reasons(translation) == {"HealthyWithoutCheck", "DependencyInactive", "ProfileInactive"}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("services: {a: {image: x, depends_on: [a]}}", "DependencyCycle"),
+        ("services: {a: {image: x, depends_on: [b]}, b: {image: x, links: [a]}}", "DependencyCycle"),
+        ("services: {a: {image: x, depends_on: [b]}}", "UndefinedReference"),
+        ("services: {a: {image: x, depends_on: {b: {condition: ready}}}, b: {image: x}}", "BadValue"),
+        ("services: {a: {image: x, network_mode: 'service:b'}}", "UndefinedReference"),
+        ("services: {a: {image: x, networks: [n]}}", "UndefinedReference"),
+        ("services: {a: {image: x, volumes: ['v:/v']}}", "UndefinedReference"),
+        ("services: {a: {image: x, configs: [c], secrets: [s]}}", "UndefinedReference"),
+        ("services: {a: {image: x, extends: b}}", "UndefinedReference"),
+        ("services: {a: {image: x, extends: b}, b: {image: x, extends: a}}", "ExtendsCycle"),
+        (
+            (
+                "services: {a: {image: x, depends_on: {c: {condition: service_healthy}}}, "
+                "b: {image: x, network_mode: 'service:c'}, c: {image: x}, "
+                "d: {image: x, network_mode: 'service:a', depends_on: {b: {condition: service_healthy}}}}"
+            ),
+            "",
+        ),
+        (
+            (
+                "services: {a: {image: x}, b: {image: x, network_mode: 'service:a', "
+                "depends_on: {c: {condition: service_healthy}}}, "
+                "c: {image: x, depends_on: {a: {condition: service_healthy}}}}"
+            ),
+            "DependencyCycle",
+        ),
+        ("services: {}", "NoServices"),
+        ("services: {a: {image: x, profiles: [p]}}", "NoServices"),
+        ("services:", "MissingKey"),
+        ("services: {a: }", "WrongType"),
+        ("services: {'a b': {image: x}}", "BadValue"),
+    ],
+)
+def test_what_does_not_fit_together(text: str, reason: str) -> None:
+    assert reasons(translate(text), "error") == ({reason} if reason else set())
+
+
+def test_profiles() -> None:
+    text = """
+    services:
+      always: {image: x}
+      empty: {image: x, profiles: ["", gpu]}
+      gpu: {image: x, profiles: [gpu]}
+      cpu: {image: x, profiles: [cpu]}
+    """
+    assert [entry.name for entry in translate(text).services] == ["always", "empty"]
+    assert [entry.name for entry in translate(text, profiles=["gpu"]).services] == ["always", "empty", "gpu"]
+    assert len(translate(text, profiles=["*"]).services) == 4
+
+
+def test_extends_in_the_same_file() -> None:
+    translation = translate(
+        """
+        x-base: &base {restart: always}
+        services:
+          base:
+            <<: *base
+            image: x
+            command: [a]
+            environment: {A: "1", B: "1"}
+            ports: ["80"]
+            volumes: ["./a:/a", "./b:/b"]
+            deploy: {resources: {limits: {cpus: 1, memory: 1g}}}
+          app:
+            extends: {service: base}
+            command: [b]
+            environment: [B=2, C=3]
+            ports: ["80", "81"]
+            volumes: ["./c:/b"]
+            deploy: {resources: {limits: {cpus: 2}}}
+        """
+    )
+    app = translation.service("app")
+    assert app.container["image"] == "x"
+    assert app.container["args"] == ["b"]
+    assert {entry["name"]: entry["value"] for entry in app.container["env"]} == {"A": "1", "B": "2", "C": "3"}
+    assert [port.container for port in app.ports] == [80, 81]
+    assert {mount.path: translation.volumes[mount.volume].label for mount in app.mounts} == {
+        "/a": "./a",
+        "/b": "./c",
+    }
+    assert app.container["resources"]["limits"] == {"cpu": "2000m", "memory": "1073741824"}
+    assert app.restart.value == "always"
+
+
+def test_pods_that_are_shared() -> None:
+    translation = translate(
+        """
+        services:
+          vpn: {image: x, ports: ["8080:80"]}
+          app: {image: x, network_mode: "service:vpn", depends_on: [vpn]}
+          tool: {image: x, network_mode: "service:app"}
+          user: {image: x, environment: ["URL=http://host.docker.internal:8080"]}
+        """
+    )
+    assert [entry.joins for entry in translation.services] == [None, "vpn", "vpn", None]
+    assert translation.service("app").depends_on == []
+    assert translation.service("user").container["env"][0]["value"] == "http://vpn:80"
+
+
+def test_ignored_keys_are_named() -> None:
+    translation = translate(
+        one(
+            "logging: {driver: x}\nulimits: {nofile: 1}\nlabels: [kompose.service.type=nodeport]\ninit: true",
+            top="version: '3'",
+        )
+    )
+    found = {entry.path: entry.severity.value for entry in translation.findings}
+    assert found == {
+        "version": "info",
+        "services.app.logging": "info",
+        "services.app.ulimits": "warning",
+        "services.app.labels": "info",
+        "services.app.init": "info",
+    }
+    assert "nodeport" not in translation.model_dump_json()

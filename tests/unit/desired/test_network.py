@@ -1,0 +1,83 @@
+"""What a job's pods may reach and who may reach them."""
+
+import pytest
+
+from opengpu_operator.api.translation import Port
+from opengpu_operator.desired.job import build
+from tests.support.jobs import JOB_ID, context, one, service, settings, translation, worker
+
+SIBLINGS = {"podSelector": {"matchLabels": {"opengpu.network/job": JOB_ID}}}
+
+
+def policy(*, call=True, network=None, **fields):
+    services = worker(), service("web", ports=[Port(container=80, published=8080)])
+    spec = {"functionName": "chat"} if call else {}
+    configured = settings(network=network or {})
+    return one(build(translation(*services), context(spec=spec, **fields), configured), "NetworkPolicy")[
+        "spec"
+    ]
+
+
+def test_applies_to_the_jobs_pods_both_ways():
+    assert policy()["podSelector"] == SIBLINGS["podSelector"]
+    assert policy()["policyTypes"] == ["Ingress", "Egress"]
+
+
+def test_siblings_reach_every_port_but_the_workers():
+    rule = policy()["ingress"][0]
+    assert rule["from"] == [SIBLINGS]
+    tcp = [range(item["port"], item["endPort"] + 1) for item in rule["ports"] if item["protocol"] == "TCP"]
+    assert [port for port in range(1, 65536) if not any(port in part for part in tcp)] == [5555]
+
+
+def test_where_nothing_is_called_siblings_reach_every_port():
+    assert policy(call=False)["ingress"][0] == {"from": [SIBLINGS]}
+
+
+@pytest.mark.parametrize(
+    ("namespace", "selector"),
+    [("edge", {"matchLabels": {"kubernetes.io/metadata.name": "edge"}}), (None, {})],
+)
+def test_the_ingress_controller_reaches_routed_ports(namespace, selector):
+    rule = policy(network={"ingressNamespace": namespace})["ingress"][1]
+    assert rule == {"from": [{"namespaceSelector": selector}], "ports": [{"port": 80, "protocol": "TCP"}]}
+
+
+def test_resolvers_by_address_and_by_pod():
+    rule = policy(resolvers=["10.96.0.10", "fd00::a"])["egress"][1]
+    assert [item["ipBlock"]["cidr"] for item in rule["to"][:-1]] == ["10.96.0.10/32", "fd00::a/128"]
+    assert rule["to"][-1]["podSelector"] == {"matchLabels": {"k8s-app": "kube-dns"}}
+    assert rule["ports"] == [{"port": 53, "protocol": "UDP"}, {"port": 53, "protocol": "TCP"}]
+
+
+def test_the_store():
+    assert policy()["egress"][2] == {
+        "to": [
+            {
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "opengpu-system"}},
+                "podSelector": {"matchLabels": {"app.kubernetes.io/component": "store"}},
+            }
+        ],
+        "ports": [{"port": 8080, "protocol": "TCP"}],
+    }
+
+
+def test_the_internet_without_what_is_private_or_ours():
+    rule = policy(network={"extraBlockedCidrs": ["203.0.113.7/24", "2001:db8::/48", "10.0.0.0/8"]})["egress"][
+        3
+    ]
+    assert "ports" not in rule
+    four, six = (item["ipBlock"] for item in rule["to"])
+    assert four["cidr"] == "0.0.0.0/0"
+    assert six["cidr"] == "::/0"
+    for blocked in ("10.0.0.0/8", "169.254.0.0/16", "100.64.0.0/10", "203.0.113.0/24"):
+        assert four["except"].count(blocked) == 1
+    for blocked in ("fc00::/7", "fe80::/10", "2001:db8::/48"):
+        assert six["except"].count(blocked) == 1
+
+
+def test_can_be_left_to_the_clusters_owner():
+    objects = build(
+        translation(worker()), context(spec={"functionName": "chat"}), settings(network={"enabled": False})
+    )
+    assert not [obj for obj in objects.objects if obj["kind"] == "NetworkPolicy"]

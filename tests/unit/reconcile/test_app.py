@@ -1,0 +1,422 @@
+"""What the watches say, and what is reconciled for it. The API server and the store are dicts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, cast
+
+import looptime
+import pytest
+
+from gpux.client import StoreClient
+from opengpu_operator.api.labels import MANAGED_BY, MANAGER, SOURCE_IN_USE_FINALIZER, TASK_UID
+from opengpu_operator.compose.client import TranslatorClient
+from opengpu_operator.kube.cache import Cache
+from opengpu_operator.kube.events import Recorder
+from opengpu_operator.kube.gateway import Gateway, Listing
+from opengpu_operator.kube.kinds import (
+    CONFIG_MAP,
+    CONTROLLER_REVISION,
+    DEPLOYMENT,
+    INGRESS,
+    JOB,
+    NAMESPACE,
+    NETWORK_POLICY,
+    NODE,
+    POD,
+    PVC,
+    SERVICE,
+    SOURCE,
+    TASK,
+    Kind,
+)
+from opengpu_operator.reconcile.app import App
+from opengpu_operator.settings import Settings
+
+TASK_KEY = ("opengputasks", "team", "ask")
+SOURCE_KEY = ("opengpusources", "team", "ocr")
+
+_versions = itertools.count(1)
+
+
+def obj(name: str, *, uid: str | None = None, namespace: str = "team", **parts: Any) -> dict[str, Any]:
+    """Return an object as a watch delivers it, newer than all before."""
+    metadata = {
+        "name": name,
+        "uid": uid or f"uid-{name}",
+        "resourceVersion": str(next(_versions)),
+        "generation": 1,
+        "creationTimestamp": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        **({"namespace": namespace} if namespace else {}),
+        **parts.pop("metadata", {}),
+    }
+    return {"metadata": metadata, **parts}
+
+
+def task(uid: str = "uid-ask", *, name: str = "ask", namespace: str = "team", **spec: Any) -> dict[str, Any]:
+    return obj(
+        name,
+        uid=uid,
+        namespace=namespace,
+        spec={"sourceRef": {"name": "ocr"}, "functionName": "read", **spec},
+    )
+
+
+def space(name: str = "team", *, metadata: dict[str, Any] | None = None, **labels: str) -> dict[str, Any]:
+    return obj(name, namespace="", metadata={"labels": labels, **(metadata or {})})
+
+
+class Cluster:
+    """The part of a Gateway that a task without a source needs."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[str, str, str]] = []
+        """(kind, name, reason of Ready) of each status that was written"""
+        self.tasks: list[dict[str, Any]] = []
+        self.released: list[str] = []
+
+    async def replace_status(
+        self, kind: Kind, namespace: str, name: str, status: dict[str, Any], *, uid: str, **_: object
+    ) -> dict[str, Any]:
+        ready = next(entry for entry in status["conditions"] if entry["type"] == "Ready")
+        self.written.append((kind.plural, name, ready["reason"]))
+        return task(uid, name=name, namespace=namespace) | {"status": status}
+
+    async def merge_patch(
+        self, kind: Kind, namespace: str, name: str, patch: dict[str, Any], **_: object
+    ) -> dict[str, Any]:
+        assert kind == SOURCE
+        assert patch["metadata"]["finalizers"] == []
+        self.released.append(name)
+        return obj(name, namespace=namespace, spec={"suspend": True})
+
+    async def list(self, kind: Kind, namespace: str | None = None) -> Listing:
+        assert kind == TASK
+        return Listing(found for found in self.tasks if found["metadata"]["namespace"] == namespace)
+
+
+class Store:
+    """The part of a StoreClient that the feed and the end of a task need."""
+
+    def __init__(self) -> None:
+        self.changed: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+        self.deleted: list[str] = []
+
+    async def changes(self, **_: object) -> dict[str, Any]:
+        return {"last": 1, "epoch": "e", "changes": [await self.changed.get()]}
+
+    async def delete_calls(self, uid: str) -> None:
+        self.deleted.append(uid)
+
+
+class NoEvents:
+    """A Recorder that writes nothing."""
+
+    async def event(self, *_: object, **__: object) -> None:
+        return
+
+
+class Operator:
+    """An App over dicts."""
+
+    def __init__(self, **namespaces: Any) -> None:
+        settings = Settings.model_validate({"namespaces": namespaces})
+        self.cluster, self.store, self.cache = Cluster(), Store(), Cache()
+        self.app = App(
+            settings=settings,
+            gateway=cast("Gateway", self.cluster),
+            cache=self.cache,
+            recorder=cast("Recorder", NoEvents()),
+            translator=TranslatorClient(Path("nowhere")),
+            store=cast("StoreClient", self.store),
+            store_key=lambda: b"k" * 32,
+            resolvers=[],
+            clock=lambda: datetime.now(UTC),
+        )
+        self.see = self.app.observe
+
+    @contextlib.asynccontextmanager
+    async def running(self):
+        stop = asyncio.Event()
+        running = asyncio.create_task(self.app.run(stop))
+        await self.settle()
+        yield
+        stop.set()
+        await running
+
+    async def settle(self) -> None:
+        """Wait until all that was caused is done; time jumps."""
+        await asyncio.sleep(10)
+        assert (self.app.queue.depth, self.app.queue.running, self.app.queue.retrying) == (0, 0, 0)
+
+
+class Keys:
+    """In place of the queue: which keys were added."""
+
+    def __init__(self) -> None:
+        self.now: set[tuple[str, str, str]] = set()
+        self.later: set[tuple[str, str, str]] = set()
+
+    def add(self, key: tuple[str, str, str]) -> None:
+        self.now.add(key)
+
+    def add_after(self, key: tuple[str, str, str], delay: float) -> None:
+        assert delay > 0
+        self.later.add(key)
+
+
+def jumping(main):
+    """Run a test in an event loop whose time jumps from one timer to the next."""
+
+    def test():
+        with asyncio.Runner(loop_factory=looptime.new_event_loop) as runner:
+            runner.run(main())
+
+    test.__name__ = main.__name__
+    return test
+
+
+# --- namespaces -------------------------------------------------------------------------------------------------------
+
+
+@jumping
+async def test_a_namespace_is_worked_in_once_its_labels_are_seen_and_for_as_long_as_they_fit():
+    operator = Operator(selector={"gpu": "yes"})
+    written = operator.cluster.written
+    operator.see(TASK, None, task())
+    async with operator.running():
+        assert written == []
+        operator.see(NAMESPACE, None, space())
+        await operator.settle()
+        assert written == []
+        operator.see(NAMESPACE, "MODIFIED", space(gpu="yes"))
+        await operator.settle()
+        assert written == [("opengputasks", "ask", "SourceNotFound")]
+        operator.see(NAMESPACE, "MODIFIED", space(gpu="no"))
+        operator.see(TASK, "ADDED", task("uid-late", name="late"))
+        operator.see(TASK, "MODIFIED", task(function="other"))
+        await operator.settle()
+        assert len(written) == 1
+        operator.see(NAMESPACE, "MODIFIED", space(gpu="yes"))
+        await operator.settle()
+        assert ("opengputasks", "late", "SourceNotFound") in written
+
+
+@jumping
+async def test_a_task_that_is_seen_before_its_namespace_isnt_lost():
+    operator = Operator()
+    async with operator.running():
+        operator.see(TASK, "ADDED", task())
+        await operator.settle()
+        assert operator.cluster.written == []
+        operator.see(NAMESPACE, "ADDED", space())
+        await operator.settle()
+        assert operator.cluster.written == [("opengputasks", "ask", "SourceNotFound")]
+
+
+def test_excluded_namespaces_arent_even_kept():
+    operator = Operator(excluded=["kube-system"])
+    for namespace in ("kube-system", "opengpu-system"):
+        operator.see(TASK, None, task(namespace=namespace))
+    assert operator.cache.all(TASK) == []
+
+
+@jumping
+async def test_nothing_is_tried_in_a_namespace_that_goes_or_is_gone():
+    operator = Operator()
+    operator.see(NAMESPACE, None, space())
+    operator.see(NAMESPACE, "MODIFIED", space(metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"}))
+    async with operator.running():
+        operator.see(TASK, "ADDED", task())
+        await operator.settle()
+        operator.see(NAMESPACE, "DELETED", space())
+        # Its task's own deletion is still on its way; the rest of what happened isn't.
+        operator.see(TASK, "MODIFIED", task(function="other"))
+        operator.see(POD, "DELETED", obj("p", metadata={"labels": {TASK_UID: "uid-ask"}}))
+        await operator.settle()
+        assert operator.cluster.written == []
+        assert operator.store.deleted == []
+        operator.see(TASK, "DELETED", task())
+        await operator.settle()
+        assert operator.store.deleted == ["uid-ask"]
+
+
+@jumping
+async def test_a_namespace_that_goes_doesnt_wait_for_sources_that_nobody_works_on():
+    operator = Operator(selector={"gpu": "yes"})
+    going = {
+        "deletionTimestamp": "2026-01-01T00:00:00Z",
+        "finalizers": [SOURCE_IN_USE_FINALIZER],
+    }
+    operator.see(SOURCE, None, obj("ocr", metadata=going, spec={"suspend": True}))
+    operator.see(NAMESPACE, None, space())
+    async with operator.running():
+        assert operator.cluster.released == []
+        operator.see(NAMESPACE, "MODIFIED", space(metadata={"deletionTimestamp": "2026-01-01T00:00:00Z"}))
+        await operator.settle()
+        assert operator.cluster.released == ["ocr"]
+
+
+@pytest.mark.parametrize("changed", [{}, {"other": "label"}])
+def test_a_change_of_a_namespace_that_changes_nothing_for_us_wakes_nobody(changed):
+    operator = Operator(selector={"gpu": "yes"})
+    operator.app.queue = cast("Any", keys := Keys())
+    operator.see(TASK, None, task())
+    operator.see(NAMESPACE, None, space(gpu="yes"))
+    keys.now.clear()
+    operator.see(NAMESPACE, "MODIFIED", space(gpu="yes", **changed))
+    assert keys.now == set()
+
+
+# --- ends of tasks ----------------------------------------------------------------------------------------------------
+
+
+@jumping
+async def test_the_calls_of_a_task_that_is_deleted_go():
+    operator = Operator()
+    operator.see(NAMESPACE, None, space())
+    operator.see(TASK, None, task())
+    operator.see(TASK, None, task("uid-job", name="job", functionName=None))
+    async with operator.running():
+        operator.see(TASK, "DELETED", task())
+        operator.see(TASK, "DELETED", task("uid-job", name="job", functionName=None))
+        await operator.settle()
+        assert operator.store.deleted == ["uid-ask"]
+
+
+@jumping
+async def test_the_calls_go_where_the_selector_no_longer_fits():
+    operator = Operator(selector={"gpu": "yes"})
+    operator.see(NAMESPACE, None, space(gpu="yes"))
+    operator.see(TASK, None, task())
+    async with operator.running():
+        operator.see(NAMESPACE, "MODIFIED", space())
+        operator.see(TASK, "DELETED", task())
+        await operator.settle()
+        assert operator.store.deleted == ["uid-ask"]
+
+
+@jumping
+async def test_a_namesake_shows_that_a_deletion_was_missed():
+    operator = Operator()
+    operator.see(NAMESPACE, None, space())
+    operator.see(TASK, None, task("uid-old"))
+    async with operator.running():
+        operator.see(TASK, "ADDED", task("uid-new"))
+        await operator.settle()
+        assert operator.store.deleted == ["uid-old"]
+        # A late word of the old one is no news, and nothing of its children concerns the new one.
+        operator.app.queue = cast("Any", keys := Keys())
+        operator.see(TASK, "MODIFIED", task("uid-old"))
+        operator.see(POD, "ADDED", obj("p", metadata={"labels": {TASK_UID: "uid-old"}}))
+        assert keys.now == set()
+        operator.see(POD, "ADDED", obj("q", metadata={"labels": {TASK_UID: "uid-new"}}))
+        assert keys.now == {TASK_KEY}
+
+
+@jumping
+async def test_calls_of_a_task_that_nobody_knows_go_unless_the_api_server_knows_it():
+    operator = Operator()
+    operator.cluster.tasks = [task("uid-just-made")]
+    async with operator.running():
+        for uid in ("uid-just-made", "uid-long-gone"):
+            await operator.store.changed.put(
+                {"namespace": "team", "task": uid, "attempt": 1, "state": "queued"}
+            )
+        await operator.settle()
+        assert operator.store.deleted == ["uid-long-gone"]
+
+
+# --- which keys an event adds -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def seen():
+    """An operator that knows a source and a task, and the keys that it adds from here on."""
+    operator = Operator()
+    operator.app.queue = cast("Any", keys := Keys())
+    operator.see(NAMESPACE, None, space())
+    reference = {"configMapKeyRef": {"name": "files", "key": "cpu.yaml"}}
+    operator.see(SOURCE, None, obj("ocr", spec={"imageEnvs": {"cpu": reference}}))
+    data = {"configMapKeyRef": {"name": "data", "key": "data.json"}}
+    operator.see(TASK, None, task(dataFrom=data))
+    operator.see(TASK, None, task("uid-else", name="else", sourceRef={"name": "other"}))
+    keys.now.clear()
+    keys.later.clear()
+    return operator, keys
+
+
+def test_a_task_is_reconciled_and_its_source_counts_a_little_later(seen):
+    operator, keys = seen
+    operator.see(TASK, "ADDED", task("uid-new", name="new"))
+    assert (keys.now, keys.later) == ({("opengputasks", "team", "new")}, {SOURCE_KEY})
+
+
+def test_a_source_is_reconciled_with_its_tasks(seen):
+    operator, keys = seen
+    operator.see(SOURCE, "MODIFIED", obj("ocr", spec={"suspend": True}))
+    assert keys.now == {SOURCE_KEY, TASK_KEY}
+
+
+def test_a_translation_is_its_sources(seen):
+    operator, keys = seen
+    owner = {
+        "apiVersion": "opengpu.network/v1alpha1",
+        "kind": "OpenGPUSource",
+        "name": "ocr",
+        "uid": "uid-ocr",
+    }
+    operator.see(CONTROLLER_REVISION, "DELETED", obj("r", metadata={"ownerReferences": [owner]}))
+    assert keys.now == {SOURCE_KEY, TASK_KEY}
+
+
+@pytest.mark.parametrize(("name", "woken"), [("files", {SOURCE_KEY}), ("data", {TASK_KEY}), ("else", set())])
+def test_a_users_config_map_wakes_who_refers_to_it(seen, name, woken):
+    operator, keys = seen
+    operator.see(CONFIG_MAP, "MODIFIED", obj(name, data={"cpu.yaml": "x"}))
+    operator.see(CONFIG_MAP, "MODIFIED", obj(name, namespace="elsewhere"))
+    assert keys.now == woken
+    assert operator.cache.all(CONFIG_MAP) == []
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [POD, DEPLOYMENT, JOB, SERVICE, INGRESS, PVC, NETWORK_POLICY, CONFIG_MAP],
+    ids=str,
+)
+def test_a_child_is_its_tasks(seen, kind):
+    operator, keys = seen
+    labels = {TASK_UID: "uid-ask", MANAGED_BY: MANAGER}
+    child = obj("j-1", metadata={"labels": labels})
+    operator.see(kind, "ADDED", child)
+    assert keys.now == {TASK_KEY}
+    keys.now.clear()
+    # A resync, or the echo of our own write.
+    operator.see(kind, "MODIFIED", child)
+    operator.see(kind, "MODIFIED", obj("j-1", metadata={"labels": labels}))
+    assert keys.now == set()
+    operator.see(kind, "DELETED", child)
+    assert keys.now == {TASK_KEY}
+
+
+@pytest.mark.parametrize("labels", [{}, {TASK_UID: "uid-unknown"}])
+def test_what_belongs_to_no_task_wakes_nobody(seen, labels):
+    operator, keys = seen
+    operator.see(PVC, "ADDED", obj("usr-1", metadata={"labels": {MANAGED_BY: MANAGER, **labels}}))
+    assert keys.now == set()
+
+
+@pytest.mark.parametrize(
+    ("reason", "woken"), [("NoNodeFits", {TASK_KEY}), ("SourceNotReady", {TASK_KEY}), ("Called", set())]
+)
+def test_a_node_wakes_those_that_wait_for_one(seen, reason, woken):
+    operator, keys = seen
+    ready = {"type": "Ready", "status": "False", "reason": reason}
+    operator.see(TASK, "MODIFIED", task() | {"status": {"conditions": [ready]}})
+    keys.now.clear()
+    operator.see(NODE, "ADDED", obj("node-a", namespace="", status={"allocatable": {"cpu": "2"}}))
+    assert keys.now == woken
