@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
 
 import pytest
 
-from tests.e2e.kit import Cluster, Object, until
-from tests.e2e.objects import PROBE, compose, page, run, source, task, worker
+from tests.e2e.kit import TASKS, Cluster, Object, until
+from tests.e2e.objects import PROBE, compose, page, run, shell, source, task, worker
 
 pytestmark = pytest.mark.e2e
 
@@ -133,6 +134,49 @@ def test_a_namesake_in_the_namespace_does_not_shadow_a_sibling(operator: Cluster
     answer = operator.answer(namespace, "siblings")
     assert answer["exit_code"] == 0, answer
     assert json.loads(answer["stdout"])["name"] == "sibling"
+
+
+def test_services_that_the_file_separates_do_not_reach_each_other(operator: Cluster, namespace: str) -> None:
+    """The worker and the database are in no network together; the service between them reaches both."""
+    between = shell("exec sleep 600", restart="always", networks=["front", "back"])
+    file = {
+        "services": {
+            "worker": worker(networks=["front"]),
+            "front": page(ports=[], networks=["front"], restart="always"),
+            "between": between,
+            "db": page(ports=[], networks=["back"], restart="always"),
+        },
+        "networks": {"front": {}, "back": {}},
+    }
+    # First what it reaches, so that what it doesn't reach is not merely not there yet.
+    ask = "curl -s -o /dev/null -w '%{http_code}\\n'"
+    script = (
+        f"{ask} --retry 60 --retry-delay 1 --retry-all-errors -m 90 http://front:8080/; touch /gpux_job/met; "
+    )
+    script += f"until test -e /gpux_job/go; do sleep 0.2; done; {ask} -m 3 http://db:8080/"
+    operator.apply(namespace, *source("apart", cpu=json.dumps(file)), run("apart", "apart", script))
+    found = operator.wait(
+        TASKS, namespace, "apart", what="a call", met=lambda obj: obj["status"].get("attemptPod"), timeout=120
+    )
+
+    def inside(service: str, *command: str) -> subprocess.CompletedProcess[str]:
+        (pod,) = operator.pods(namespace, found, service)
+        name = pod["metadata"]["name"]
+        return operator.try_kubectl("-n", namespace, "exec", name, "-c", service, "--", *command)
+
+    until(
+        "the front is met",
+        lambda: inside("worker", "test", "-e", "/gpux_job/met").returncode == 0,
+        timeout=120,
+    )
+
+    def reached(service: str) -> bool:
+        url = f"http://{service}:8080/"
+        return inside("between", "curl", "-s", "-f", "-o", "/dev/null", "-m", "3", url).returncode == 0
+
+    until("both are reached from between", lambda: reached("front") and reached("db"), timeout=60)
+    assert inside("worker", "touch", "/gpux_job/go").returncode == 0
+    assert operator.answer(namespace, "apart")["stdout"].split() == ["200", "000"]
 
 
 def test_a_task_may_choose_its_ports(operator: Cluster, namespace: str) -> None:

@@ -46,6 +46,11 @@ LAST_USED_AT: Final = f"{GROUP}/last-used-at"
 #: ``placed.<service>`` name what must become of which sibling first.
 GATE_PREFIX: Final = f"{GROUP}/"
 
+#: Prefix of the labels of pods whose file separates its services: ``<prefix><network>`` for each network they share.
+NETWORK_PREFIX: Final = f"network.{GROUP}/"
+#: On pods that the file gives no way outside.
+OFFLINE: Final = f"{GROUP}/offline"
+
 SOURCE_IN_USE_FINALIZER: Final = f"{GROUP}/in-use"
 
 AGENT_CONTAINER: Final = "gpux-agent"

@@ -137,6 +137,10 @@ class Service(_Model):
     replicas: int = 1
     joins: str | None = None
     """``network_mode: service:x`` → x: this service's container lives in x's pod."""
+    networks: list[str] | None = None
+    """DNS labels of the file's networks that it shares with others; it reaches nobody else. None: all reach all."""
+    offline: bool = False
+    """True where none of its networks leads outside (``internal``, ``network_mode: none``)."""
 
 
 class Translation(_Model):

@@ -86,9 +86,7 @@ TOP: Final[Mapping[str, Key]] = {
     "version": _ignored(Form.SCALAR, "Compose itself no longer reads the version."),
     "name": _ignored(Form.STRING, "A project has no name in a cluster; jobs have one."),
     "services": Key(_M, Form.NAMED, "Each active service becomes a workload.", of="service", required=True),
-    "networks": Key(
-        _I, Form.NAMED, "The services of a job share one network, closed to other jobs.", of="network"
-    ),
+    "networks": Key(_M, Form.NAMED, "Services that share no network don't reach each other.", of="network"),
     "volumes": Key(_C, Form.NAMED, "Named volumes become persistent volume claims.", of="volume"),
     "configs": Key(
         _C, Form.NAMED, "Inline configs become files; files of the host are refused.", of="config"
@@ -168,9 +166,9 @@ SERVICE: Final[Mapping[str, Key]] = {
     "mem_swappiness": _ignored(Form.INTEGER, "Pods don't swap."),
     "memswap_limit": _ignored(Form.ANY, "Pods don't swap."),
     "models": Key(_R, Form.ANY, "There is no model runner.", reason=FindingReason.UNSUPPORTED_KEY),
-    "network_mode": Key(_R, Form.STRING, "service:x joins its pod; host is refused."),
+    "network_mode": Key(_R, Form.STRING, "service:x joins its pod; none cuts it off; host is refused."),
     "networks": Key(
-        _C, Form.NAMES_OR_NAMED, "Ignored but for aliases: a job is one network.", of="service_network"
+        _M, Form.NAMES_OR_NAMED, "The services of the same networks are reached.", of="service_network"
     ),
     "oom_kill_disable": _ignored(Form.BOOLEAN, "The kernel decides.", warn=True),
     "oom_score_adj": _ignored(Form.INTEGER, "The cluster decides."),
@@ -332,20 +330,23 @@ TABLES: Final[Mapping[str, Mapping[str, Key]]] = {
     "service_network": {
         "aliases": Key(_M, Form.STRINGS, "Other names that the service is reached by."),
         "driver_opts": _ignored(Form.MAPPING, "Networks have no drivers here."),
-        "gw_priority": _ignored(Form.NUMBER, "A job is one network."),
-        "interface_name": _ignored(Form.STRING, "A job is one network."),
+        "gw_priority": _ignored(Form.NUMBER, "Pods are in the cluster's network."),
+        "interface_name": _ignored(Form.STRING, "Pods are in the cluster's network."),
         "ipv4_address": _ignored(Form.STRING, "Pods have the cluster's addresses.", warn=True),
         "ipv6_address": _ignored(Form.STRING, "Pods have the cluster's addresses.", warn=True),
         "link_local_ips": _ignored(Form.STRINGS, "Pods have the cluster's addresses.", warn=True),
         "mac_address": _ignored(Form.STRING, "Pods have the cluster's addresses.", warn=True),
-        "priority": _ignored(Form.NUMBER, "A job is one network."),
+        "priority": _ignored(Form.NUMBER, "Pods are in the cluster's network."),
     },
     "network": {
-        key: _ignored(Form.ANY, "A job is one network, closed to other jobs.")
-        for key in (
-            *("name", "driver", "driver_opts", "ipam", "external", "internal"),
-            *("enable_ipv4", "enable_ipv6", "attachable", "labels"),
-        )
+        "internal": Key(_M, Form.BOOLEAN, "Services in no other network don't reach the Internet."),
+        **{
+            key: _ignored(Form.ANY, "Pods are in the cluster's network.")
+            for key in (
+                *("name", "driver", "driver_opts", "ipam", "external"),
+                *("enable_ipv4", "enable_ipv6", "attachable", "labels"),
+            )
+        },
     },
     "volume": {
         "name": _ignored(Form.STRING, "Volumes have the job's or the source's names."),

@@ -110,4 +110,6 @@ def _service(plan: ServicePlan, base: dict[str, Any]) -> Service:
         max_retries=plan.max_retries,
         replicas=plan.replicas,
         joins=plan.joins,
+        networks=plan.attachment.networks if plan.attachment is not None else None,
+        offline=plan.attachment is not None and plan.attachment.offline,
     )

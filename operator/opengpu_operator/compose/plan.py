@@ -24,7 +24,7 @@ from opengpu_operator.api.translation import (
     Until,
     Volume,
 )
-from opengpu_operator.compose import containers, gpu, names, policy, storage, values
+from opengpu_operator.compose import containers, gpu, names, networks, policy, storage, values
 from opengpu_operator.compose.findings import FindingReason, Path, Report, clip
 from opengpu_operator.compose.names import HostNames
 from opengpu_operator.compose.project import Definition, Project
@@ -66,6 +66,7 @@ class ServicePlan:
     max_retries: int | None
     replicas: int
     joins: str | None
+    attachment: networks.Attachment | None
 
     @property
     def image(self) -> str:
@@ -113,11 +114,13 @@ class _Planner:
             host_names=[*_HOST_NAMES, *self._gateways()],
             published=self._published(),
         )
+        attached = networks.attachments(self._project, self._roots, self._report) or {}
         stored = storage.plan(self._project, self._options, self._report)
         plan = Plan(volumes=stored.volumes)
         for service in self._services.values():
+            name = service.name
             plan.services.append(
-                self._service(service, hosts, aliases[service.name], stored.services[service.name])
+                self._service(service, hosts, aliases[name], stored.services[name], attached.get(name))
             )
         plan.files = {
             key: InlineFile(content=self._rewrite(hosts, file.content, (), where=key), secret=file.secret)
@@ -215,7 +218,12 @@ class _Planner:
         return workers[0].name if workers else None
 
     def _service(
-        self, service: Definition, hosts: HostNames, aliases: list[str], stored: storage.ServiceStorage
+        self,
+        service: Definition,
+        hosts: HostNames,
+        aliases: list[str],
+        stored: storage.ServiceStorage,
+        attachment: networks.Attachment | None,
     ) -> ServicePlan:
         report, options = self._report, self._options
         places = containers.variable_places(service)
@@ -244,12 +252,8 @@ class _Planner:
             if service.get(key) and policy.foreign_namespace(service.get(key)) is None:
                 report.add(FindingReason.KEY_IGNORED, service.at(key))
         mode = service.get("network_mode")
-        if mode and service.joins is None and policy.foreign_namespace(mode) is None:
-            report.add(
-                FindingReason.KEY_IGNORED,
-                service.at("network_mode"),
-                severity=Severity.WARNING if mode == "none" else None,
-            )
+        if mode and mode != "none" and service.joins is None and policy.foreign_namespace(mode) is None:
+            report.add(FindingReason.KEY_IGNORED, service.at("network_mode"))
         return ServicePlan(
             definition=service,
             dns_name=self._labels[service.name],
@@ -269,6 +273,7 @@ class _Planner:
             max_retries=retries,
             replicas=containers.replicas(service, report),
             joins=None if self._roots[service.name] == service.name else self._roots[service.name],
+            attachment=attachment,
         )
 
     def _rewrite(

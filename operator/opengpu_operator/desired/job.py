@@ -112,7 +112,8 @@ def build(translation: Translation, context: JobContext, settings: Settings) -> 
     workloads = built.build()
     problems.stop()
     token = agent.secret(context) if gpux else None
-    policy = network.build(
+    policies = network.build(
+        [unit.root for unit in planned.units],
         context,
         settings,
         resolvers=pods.resolvers(context, settings),
@@ -125,7 +126,7 @@ def build(translation: Translation, context: JobContext, settings: Settings) -> 
         *files.objects(translation, context),
         *([token] if token is not None else ()),
         service.build(context),
-        *([policy] if settings.network.enabled else ()),
+        *(policies if settings.network.enabled else ()),
         *workloads,
         *routes.objects(chosen, context, settings.routes),
     ]

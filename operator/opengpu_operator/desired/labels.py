@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from opengpu_operator.api import labels as keys
+from opengpu_operator.api.translation import Service
 from opengpu_operator.desired import names
 from opengpu_operator.desired.context import JobContext
 
@@ -29,6 +30,12 @@ def of_job(context: JobContext, component: str | None = None) -> dict[str, str]:
         keys.ENVIRONMENT: context.environment.value,
     }
     return found if component is None else {**found, keys.COMPONENT: component}
+
+
+def of_networks(service: Service) -> dict[str, str]:
+    """Return the labels by which a pod's file lets others reach it; none where all reach all."""
+    found = {f"{keys.NETWORK_PREFIX}{network}": "" for network in service.networks or ()}
+    return {**found, keys.OFFLINE: ""} if service.offline else found
 
 
 def of_source(context: JobContext) -> dict[str, str]:

@@ -1,18 +1,20 @@
-"""The NetworkPolicy of a job: its pods see each other, the Internet, the resolvers and the store.
+"""The NetworkPolicies of a job: its pods see each other, the Internet, the resolvers and the store.
 
-They see no other job, nothing of the cluster and no private network behind it. With calls, not even siblings
-reach the worker's port: the agent beside it does, on loopback.
+They see no other job, nothing of the cluster and no private network behind it. A file may separate its services
+further, or cut them off from the Internet. With calls, not even siblings reach the worker's port: the agent beside
+it does, on loopback.
 """
 
 from __future__ import annotations
 
 import functools
 import ipaddress
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from opengpu_operator.api.labels import WORKER_PORT
-from opengpu_operator.desired import labels
+from opengpu_operator.api.labels import NETWORK_PREFIX, OFFLINE, WORKER_PORT
+from opengpu_operator.api.translation import Service
+from opengpu_operator.desired import labels, names
 from opengpu_operator.desired.context import JobContext
 from opengpu_operator.settings import NetworkSettings, Settings
 
@@ -24,18 +26,24 @@ _LAST_PORT = 65535
 
 
 def build(
+    services: Iterable[Service],
     context: JobContext,
     settings: Settings,
     *,
     resolvers: Iterable[str],
     routed_ports: Sequence[int],
     closed_worker: bool,
-) -> Object:
-    """Return the policy; ``closed_worker`` says that siblings may not reach the worker's port."""
-    siblings: Object = {"from": [_siblings(context)]}
-    if closed_worker:
-        siblings["ports"] = _all_ports_but(WORKER_PORT)
-    ingress = [siblings]
+) -> list[Object]:
+    """Return the policies of a job; ``closed_worker`` says that siblings may not reach the worker's port.
+
+    ``services`` are those that pods are made of. One policy is enough where all reach all; otherwise it holds what
+    everybody has, another adds the Internet for those that have it, and one more for each network of the file.
+    """
+    policy = functools.partial(_policy, context)
+    ports: Object = {"ports": _all_ports_but(WORKER_PORT)} if closed_worker else {}
+    siblings = [_pods(labels.selector(context))]
+    internet: Object = {"to": _internet(settings.network)}
+    ingress: list[Object] = []
     if routed_ports:
         ingress.append(
             {
@@ -43,36 +51,75 @@ def build(
                 "ports": [{"port": port, "protocol": "TCP"} for port in routed_ports],
             }
         )
+    common: list[Object] = [
+        {"to": _resolvers(resolvers), "ports": _DNS_PORTS},
+        {
+            "to": [
+                {
+                    "namespaceSelector": _namespace(settings.store.namespace),
+                    "podSelector": {"matchLabels": dict(settings.store.pod_labels)},
+                }
+            ],
+            "ports": [{"port": settings.store.port, "protocol": "TCP"}],
+        },
+    ]
+    separated = [service for service in services if service.networks is not None]
+    if not separated:
+        ingress.insert(0, {"from": siblings, **ports})
+        return [policy(ingress=ingress, egress=[{"to": siblings}, *common, internet])]
+    found = [policy(ingress=ingress, egress=common)]
+    if any(not service.offline for service in separated):
+        online = [{"key": OFFLINE, "operator": "DoesNotExist"}]
+        found.append(policy("internet", egress=[internet], expressions=online))
+    for network in dict.fromkeys(network for service in separated for network in service.networks or ()):
+        mark = {f"{NETWORK_PREFIX}{network}": ""}
+        members = [_pods(labels.selector(context) | mark)]
+        found.append(
+            policy(
+                "network",
+                network,
+                ingress=[{"from": members, **ports}],
+                egress=[{"to": members}],
+                mark=mark,
+            )
+        )
+    return found
+
+
+def _policy(
+    context: JobContext,
+    *parts: str,
+    ingress: Sequence[Object] | None = None,
+    egress: Sequence[Object],
+    mark: Mapping[str, str] | None = None,
+    expressions: Sequence[Object] | None = None,
+) -> Object:
+    """Return a policy of the job's pods, or of those with a ``mark`` or that meet ``expressions``."""
+    selector: Object = {"matchLabels": labels.selector(context) | dict(mark or {})}
+    if expressions is not None:
+        selector["matchExpressions"] = list(expressions)
+    spec: Object = {
+        "podSelector": selector,
+        "policyTypes": ["Egress"] if ingress is None else ["Ingress", "Egress"],
+        "egress": list(egress),
+    }
+    if ingress is not None:
+        spec["ingress"] = list(ingress)
     return {
         "apiVersion": "networking.k8s.io/v1",
         "kind": "NetworkPolicy",
         "metadata": labels.metadata(
-            context.name, context, labels=labels.of_job(context), owner=context.owner_reference
+            names.child(context.name, *parts),
+            context,
+            labels=labels.of_job(context),
+            owner=context.owner_reference,
         ),
-        "spec": {
-            "podSelector": {"matchLabels": labels.selector(context)},
-            "policyTypes": ["Ingress", "Egress"],
-            "ingress": ingress,
-            "egress": [
-                {"to": [_siblings(context)]},
-                {"to": _resolvers(resolvers), "ports": _DNS_PORTS},
-                {
-                    "to": [
-                        {
-                            "namespaceSelector": _namespace(settings.store.namespace),
-                            "podSelector": {"matchLabels": dict(settings.store.pod_labels)},
-                        }
-                    ],
-                    "ports": [{"port": settings.store.port, "protocol": "TCP"}],
-                },
-                {"to": _internet(settings.network)},
-            ],
-        },
+        "spec": spec,
     }
 
 
-def _siblings(context: JobContext) -> Object:
-    return {"podSelector": {"matchLabels": labels.selector(context)}}
+def _pods(selector: Mapping[str, str]) -> Object:
+    return {"podSelector": {"matchLabels": dict(selector)}}
 
 
 def _namespace(name: str | None) -> Object:

@@ -108,7 +108,7 @@ def template(
         "schedulingGates": [{"name": name} for name in gates(unit, parts.placement)],
     }
     spec |= {key: value for key, value in optional.items() if value}
-    metadata = {"labels": labels.of_job(context, unit.component)}
+    metadata = {"labels": labels.of_job(context, unit.component) | labels.of_networks(unit.root)}
     return {"metadata": metadata, "spec": spec}, [*findings, *grace_findings, *fqdn_findings]
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from opengpu_operator.api.translation import Port
 from opengpu_operator.desired.job import build
-from tests.support.jobs import JOB_ID, context, one, service, settings, translation, worker
+from tests.support.jobs import JOB, JOB_ID, context, one, service, settings, translation, worker
 
 SIBLINGS = {"podSelector": {"matchLabels": {"opengpu.network/job": JOB_ID}}}
 
@@ -81,3 +81,78 @@ def test_can_be_left_to_the_clusters_owner():
         translation(worker()), context(spec={"functionName": "chat"}), settings(network={"enabled": False})
     )
     assert not [obj for obj in objects.objects if obj["kind"] == "NetworkPolicy"]
+
+
+def separated(*, call=True, **fields):
+    services = (
+        worker(networks=["front", "back"], ports=[Port(container=80, published=8080)]),
+        service("proxy", networks=["front"]),
+        service("db", networks=["back"], offline=True),
+        service("beside", joins="db", networks=["back"], offline=True),
+    )
+    spec = {"functionName": "chat"} if call else {}
+    objects = build(translation(*services), context(spec=spec, **fields), settings()).objects
+    return {
+        kind: {obj["metadata"]["name"]: obj["spec"] for obj in objects if obj["kind"] == kind}
+        for kind in ("NetworkPolicy", "Deployment", "Job")
+    }
+
+
+def marks(network):
+    return {"matchLabels": {"opengpu.network/job": JOB_ID, f"network.opengpu.network/{network}": ""}}
+
+
+def test_services_that_the_file_separates_reach_their_networks_only():
+    policies = separated()["NetworkPolicy"]
+    assert set(policies) == {JOB, f"{JOB}-internet", f"{JOB}-network-front", f"{JOB}-network-back"}
+    for network in ("front", "back"):
+        spec = policies[f"{JOB}-network-{network}"]
+        assert spec["podSelector"] == marks(network)
+        assert spec["egress"] == [{"to": [{"podSelector": marks(network)}]}]
+        (rule,) = spec["ingress"]
+        assert rule["from"] == [{"podSelector": marks(network)}]
+        assert 5555 not in {number for item in rule["ports"] for number in (item["port"], item["endPort"])}
+    common = policies[JOB]
+    assert common["podSelector"] == {"matchLabels": {"opengpu.network/job": JOB_ID}}
+    assert SIBLINGS not in [peer for rule in common["egress"] for peer in rule["to"]]
+    assert [list(rule["from"][0]) for rule in common["ingress"]] == [["namespaceSelector"]]
+    assert not any(
+        "ipBlock" in peer and peer["ipBlock"]["cidr"] == "0.0.0.0/0"
+        for rule in common["egress"]
+        for peer in rule["to"]
+    )
+
+
+def test_pods_of_internal_networks_do_not_reach_the_internet():
+    found = separated()
+    spec = found["NetworkPolicy"][f"{JOB}-internet"]
+    assert spec["podSelector"]["matchExpressions"] == [
+        {"key": "opengpu.network/offline", "operator": "DoesNotExist"}
+    ]
+    assert spec["policyTypes"] == ["Egress"]
+    assert {peer["ipBlock"]["cidr"] for peer in spec["egress"][0]["to"]} == {"0.0.0.0/0", "::/0"}
+    labels = {
+        name.removeprefix(f"{JOB}-"): {
+            key
+            for key in workload["template"]["metadata"]["labels"]
+            if "network.opengpu" in key or "offline" in key
+        }
+        for name, workload in found["Deployment"].items()
+    }
+    assert labels == {
+        "worker": {"network.opengpu.network/front", "network.opengpu.network/back"},
+        "proxy": {"network.opengpu.network/front"},
+        "db": {"network.opengpu.network/back", "opengpu.network/offline"},
+    }
+
+
+def test_a_job_that_is_wholly_cut_off_has_no_way_out():
+    one_service = service("main", networks=[], offline=True)
+    objects = build(translation(one_service), context(), settings()).objects
+    policies = [obj for obj in objects if obj["kind"] == "NetworkPolicy"]
+    assert [obj["metadata"]["name"] for obj in policies] == [JOB]
+
+
+def test_a_job_without_a_call_closes_no_port_of_a_network():
+    policies = separated(call=False)["NetworkPolicy"]
+    assert "ports" not in policies[f"{JOB}-network-back"]["ingress"][0]
