@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -46,3 +47,34 @@ class Finding(BaseModel):
     """message says what is the case, in one sentence."""
     advice: Annotated[str, Field(max_length=TEXT_LIMIT), cut_to(TEXT_LIMIT)] = ""
     """advice says what to do about it, in one sentence."""
+
+
+class FileReport(BaseModel):
+    """Everything that was found in one file, as ``opengpu lint`` prints it and the store keeps it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    environment: str | None
+    """The hardware that the file is for; None where it can't be told."""
+    digest: str | None
+    """``sha256:`` + hex of the file's bytes; None where there are none."""
+    findings: list[Finding]
+
+    @property
+    def refused(self) -> bool:
+        """Whether any finding forbids to run the file."""
+        return any(finding.severity is Severity.ERROR for finding in self.findings)
+
+    def dump(self) -> dict[str, Any]:
+        """Return it as JSON has it. Every key is always there."""
+        findings = [finding.model_dump(mode="json", by_alias=True) for finding in self.findings]
+        return {
+            "environment": self.environment,
+            "digest": self.digest,
+            "refused": self.refused,
+            "findings": findings,
+        }
+
+    def canonical(self) -> bytes:
+        """Return the one spelling of it: the same report has the same hash."""
+        return json.dumps(self.dump(), sort_keys=True, separators=(",", ":")).encode()

@@ -244,6 +244,15 @@ class ServiceSummary(Model):
     """ports of its containers that the file publishes."""
 
 
+class StoredReport(Model):
+    """StoredReport is a file in the store, in the source's namespace, that holds all findings as JSON."""
+
+    sha1: Annotated[str, Field(max_length=40)]
+    """sha1 of the file."""
+    size: Annotated[int, Field(ge=0)]
+    """size of the file in bytes."""
+
+
 class EnvironmentStatus(Model):
     """EnvironmentStatus is what became of one environment's file."""
 
@@ -269,6 +278,9 @@ class EnvironmentStatus(Model):
     """findings are what a person should know about the file."""
     findings_count: Annotated[int, Field(ge=0)] = 0
     """findingsCount is how many findings there are, of which at most 64 are listed."""
+    report: StoredReport | None = None
+    """report names the file in the store that holds all findings. Absent if there are none, or while the store can't
+    take it."""
 
 
 class SourceStatus(Model):

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from opengpu_operator.cli import translate
+from opengpu_operator.cli import lint, translate
 
 
 def parser() -> argparse.ArgumentParser:
@@ -14,6 +14,7 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(prog="opengpu", description="OpenGPU and GPUX on Kubernetes.")
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     translate.register(commands)
+    lint.register(commands)
     return root
 
 

@@ -101,6 +101,9 @@ class FindingReason(StrEnum):
     PLACEMENT_IGNORED = "PlacementIgnored"
     RUNTIME_IGNORED = "RuntimeIgnored"
 
+    # Found between the files of one source
+    ENVIRONMENTS_DIFFER = "EnvironmentsDiffer"
+
     # Ignored
     KEY_IGNORED = "KeyIgnored"
     PROFILE_INACTIVE = "ProfileInactive"
@@ -340,6 +343,11 @@ RULES: Final[Mapping[FindingReason, Rule]] = {
         _W, "A file doesn't choose the nodes of somebody else's cluster.", "Remove the constraint."
     ),
     _R.RUNTIME_IGNORED: Rule(_W, "Container runtimes are chosen by the cluster's owner.", "Remove runtime."),
+    _R.ENVIRONMENTS_DIFFER: Rule(
+        _W,
+        "The source's file for another environment offers something else, so tasks depend on where they run.",
+        "Offer the same in all of the source's files, or make two sources.",
+    ),
     _R.KEY_IGNORED: Rule(_I, "The key has no effect in a cluster.", "Nothing needs to be done."),
     _R.PROFILE_INACTIVE: Rule(
         _I, "The service belongs to profiles that are not active.", "Name a profile to run it too."

@@ -1,4 +1,4 @@
-"""What making a job changed or chose: said in addition to the findings of the file itself.
+"""What making a job changed or chose, or why none can be made: said in addition to the findings of the file itself.
 
 The table is the single source of the reference page, as in the translator: a reason that is not here can't be
 reported.
@@ -18,6 +18,7 @@ class JobFinding(StrEnum):
 
     ALIAS_NOT_RESOLVABLE = "AliasNotResolvable"
     CAPABILITY_DROPPED = "CapabilityDropped"
+    COMPOSE_REFUSED = "ComposeRefused"
     DEPENDENCY_IN_SAME_POD = "DependencyInSamePod"
     DEPENDENCY_WITHOUT_REPLICAS = "DependencyWithoutReplicas"
     DOMAIN_NAME_TOO_LONG = "DomainNameTooLong"
@@ -39,7 +40,7 @@ class Rule(NamedTuple):
     advice: str
 
 
-_W, _I = Severity.WARNING, Severity.INFO
+_E, _W, _I = Severity.ERROR, Severity.WARNING, Severity.INFO
 _J = JobFinding
 
 RULES: Final[Mapping[JobFinding, Rule]] = {
@@ -48,6 +49,9 @@ RULES: Final[Mapping[JobFinding, Rule]] = {
     ),
     _J.CAPABILITY_DROPPED: Rule(
         _W, "The restricted profile has no room for the capability.", "Use an image that does without it."
+    ),
+    _J.COMPOSE_REFUSED: Rule(
+        _E, "No job can be made of the file.", "Change what the message names, in the file or in the task."
     ),
     _J.DEPENDENCY_IN_SAME_POD: Rule(
         _W,

@@ -27,6 +27,7 @@ from opengpu_operator.kube.kinds import (
 )
 from opengpu_operator.reconcile.calls import Calls
 from opengpu_operator.reconcile.queue import KeyedQueue
+from opengpu_operator.reconcile.reports import Reports
 from opengpu_operator.reconcile.source import SourceReconciler
 from opengpu_operator.reconcile.task import TaskReconciler
 from opengpu_operator.reconcile.translations import Translations
@@ -91,6 +92,7 @@ class App:
             recorder=recorder,
             translator=translator,
             translations=translations,
+            reports=Reports(store=store, clock=clock),
             changed=self._source_changed,
             revision_of=self._tasks.revision_of,
             clock=clock,

@@ -12,7 +12,7 @@ from typing import Any
 
 from opengpu_operator.api.conditions import timestamp
 from opengpu_operator.api.errors import Invalid, ReconcileError, Transient, Waiting
-from opengpu_operator.api.findings import Finding, Severity
+from opengpu_operator.api.findings import FileReport, Finding, Severity
 from opengpu_operator.api.labels import (
     CALLBACK_PORT,
     RECONCILE_REQUESTED_AT,
@@ -28,8 +28,10 @@ from opengpu_operator.api.source import (
     ServiceSummary,
     Source,
     SourceStatus,
+    StoredReport,
 )
 from opengpu_operator.api.translation import Restart, TranslateOptions, Translation
+from opengpu_operator.compose import differences
 from opengpu_operator.compose.client import FetchError, TranslatorClient, TranslatorUnavailable
 from opengpu_operator.kube.cache import Cache
 from opengpu_operator.kube.errors import NotFound
@@ -38,6 +40,7 @@ from opengpu_operator.kube.gateway import Gateway
 from opengpu_operator.kube.kinds import CONFIG_MAP, SOURCE
 from opengpu_operator.reconcile import expiry
 from opengpu_operator.reconcile.draft import Draft
+from opengpu_operator.reconcile.reports import Reports
 from opengpu_operator.reconcile.status import StatusWriter
 from opengpu_operator.reconcile.translations import Translations
 from opengpu_operator.settings import Settings
@@ -57,6 +60,16 @@ class _Failure:
     transient: bool
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """What became of an environment's file."""
+
+    entry: EnvironmentStatus
+    translation: Translation | None = None
+    """The file's, or the one that stands in for it while it can't be had; refused ones too."""
+    failure: _Failure | None = None
+
+
 class SourceReconciler:
     """Reconciles sources."""
 
@@ -69,6 +82,7 @@ class SourceReconciler:
         recorder: Recorder,
         translator: TranslatorClient,
         translations: Translations,
+        reports: Reports,
         changed: Callable[[str, str], None],
         revision_of: Callable[[Mapping[str, Any]], str | None],
         clock: Callable[[], datetime],
@@ -85,6 +99,7 @@ class SourceReconciler:
         )
         self._translator = translator
         self._translations = translations
+        self._reports = reports
         self._changed = changed
         self._revision_of = revision_of
         self._clock = clock
@@ -114,7 +129,11 @@ class SourceReconciler:
         stale = (namespace, name) in self._touched or self._stale(source, earlier)
         self._touched.discard((namespace, name))
         try:
-            again = await self._refresh(source, draft, same_spec=same_spec) if stale else self._due(source)
+            if stale:
+                again = await self._refresh(source, draft, same_spec=same_spec)
+            else:
+                again = self._due(source)
+                await self._report_later(source)
         except ReconcileError as stopped:
             error = stopped
             if isinstance(stopped, Invalid):
@@ -128,7 +147,12 @@ class SourceReconciler:
             await self._translations.prune(source, used=self._used(source))
         if isinstance(error, Transient):
             raise error
-        return RETRY_SECONDS if isinstance(error, Waiting) else again
+        if isinstance(error, Waiting):
+            again = RETRY_SECONDS
+        if any(map(_is_unreported, source.status.environments)):
+            retry = max(self._reports.delay, RETRY_SECONDS)
+            again = retry if again is None else min(again, retry)
+        return again
 
     # --- deletion -------------------------------------------------------------------------------------------------
 
@@ -184,6 +208,9 @@ class SourceReconciler:
                 return True
             if entry.ready and not self._translations.exists(source.metadata.namespace, entry.revision or ""):
                 return True
+            if not entry.ready and _is_unreported(entry) and not self._reports.delay:
+                # Nothing but the status is kept of a refused file.
+                return True
         return self._due(source) == 0
 
     def _used(self, source: Source) -> set[str | None]:
@@ -207,7 +234,10 @@ class SourceReconciler:
 
     async def _refresh(self, source: Source, draft: Draft[SourceStatus], *, same_spec: bool) -> float | None:
         status = draft.status
-        status.reconcile_requested_at = source.metadata.annotations.get(RECONCILE_REQUESTED_AT)
+        requested = source.metadata.annotations.get(RECONCILE_REQUESTED_AT)
+        # Who asks for it has also those reports put into the store that should be there.
+        known = {} if requested != status.reconcile_requested_at else _reports(status.environments)
+        status.reconcile_requested_at = requested
         missing = _unsupported(source)
         if missing or source.spec.image_envs is None:
             fields = ", ".join(f"spec.{field}" for field in missing)
@@ -219,13 +249,16 @@ class SourceReconciler:
             status.fetched_at = timestamp(draft.now)
         # What another spec led to is no stand-in for what this one asks.
         before = {entry.name: entry for entry in status.environments} if same_spec else {}
-        entries, failures = [], []
-        for name, file in source.spec.image_envs.offered().items():
-            entry, failure = await self._environment(source, name, file, before.get(name))
-            entries.append(entry)
-            if failure is not None:
-                failures.append((name, failure))
-        status.environments = entries
+        found = {
+            name: await self._environment(source, name, file, before.get(name))
+            for name, file in source.spec.image_envs.offered().items()
+        }
+        entries = status.environments = [each.entry for each in found.values()]
+        failures = [(name, each.failure) for name, each in found.items() if each.failure is not None]
+        translations = {
+            name: each.translation for name, each in found.items() if each.translation is not None
+        }
+        await self._report(source, translations, known=known)
         ready = [entry.name.value for entry in entries if entry.ready]
         status.offered = ",".join(ready)
         unfetched = [failure for _, failure in failures if failure.reason in _FETCH_REASONS]
@@ -260,7 +293,7 @@ class SourceReconciler:
 
     async def _environment(
         self, source: Source, name: Environment, file: ImageEnv, before: EnvironmentStatus | None
-    ) -> tuple[EnvironmentStatus, _Failure | None]:
+    ) -> _Found:
         """Fetch and translate one environment's file."""
         options = TranslateOptions(
             environment=name.value,
@@ -285,13 +318,13 @@ class SourceReconciler:
             if translation.refused:
                 return _refused(name, translation)
             revision = await self._translations.keep(source, name, translation)
-            return _summary(name, translation, revision), None
+            return _Found(entry=_summary(name, translation, revision), translation=translation)
         if before is not None and before.ready and failure.transient:
-            return before, failure
+            return _Found(entry=before, translation=await self._kept(source, before), failure=failure)
         entry = EnvironmentStatus(
             name=name, ready=False, reason=failure.reason, message=failure.message[:1024]
         )
-        return entry, failure
+        return _Found(entry=entry, failure=failure)
 
     async def _text(self, source: Source, file: ImageEnv) -> str:
         reference = file.config_map_key_ref
@@ -313,6 +346,53 @@ class SourceReconciler:
                 transient=False,
             )
         return text
+
+    # --- findings -------------------------------------------------------------------------------------------------
+
+    async def _report(
+        self,
+        source: Source,
+        translations: Mapping[Environment, Translation],
+        *,
+        known: Mapping[Environment, StoredReport],
+    ) -> None:
+        """Say in the status what was found in the files, and between them; put all of it into the store."""
+        differ = differences.compare(translations)
+        for entry in source.status.environments:
+            translation = translations.get(entry.name)
+            if translation is None:
+                continue
+            findings = [*translation.findings, *differ.get(entry.name, ())]
+            entry.findings = _listed(findings)
+            entry.findings_count = len(findings)
+            entry.report = None
+            if findings:
+                report = FileReport(environment=entry.name, digest=entry.digest, findings=findings)
+                entry.report = await self._reports.keep(
+                    source.metadata.namespace, report, known=known.get(entry.name)
+                )
+
+    async def _report_later(self, source: Source) -> None:
+        """Put into the store what it couldn't take when the files were translated."""
+        entries = source.status.environments
+        if self._reports.delay or not any(map(_is_unreported, entries)):
+            return
+        kept = {entry.name: await self._kept(source, entry) for entry in entries}
+        translations = {name: translation for name, translation in kept.items() if translation is not None}
+        await self._report(source, translations, known=_reports(entries))
+
+    async def _kept(self, source: Source, entry: EnvironmentStatus) -> Translation | None:
+        if entry.revision is None:
+            return None
+        return await self._translations.get(source.metadata.namespace, entry.revision)
+
+
+def _is_unreported(entry: EnvironmentStatus) -> bool:
+    return entry.findings_count > 0 and entry.report is None
+
+
+def _reports(entries: Iterable[EnvironmentStatus]) -> dict[Environment, StoredReport]:
+    return {entry.name: entry.report for entry in entries if entry.report is not None}
 
 
 def _event_type(reason: str, _stalled: bool) -> str:  # noqa: FBT001 - the signature is the writer's
@@ -350,7 +430,7 @@ def _listed(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: order[finding.severity])[:STATUS_FINDINGS]
 
 
-def _refused(name: Environment, translation: Translation) -> tuple[EnvironmentStatus, _Failure]:
+def _refused(name: Environment, translation: Translation) -> _Found:
     errors = [finding for finding in translation.findings if finding.severity is Severity.ERROR]
     no_compose = next((error for error in errors if error.reason == Reason.NOT_A_COMPOSE_FILE), None)
     reason = Reason.NOT_A_COMPOSE_FILE if no_compose else Reason.COMPOSE_REFUSED
@@ -364,10 +444,12 @@ def _refused(name: Environment, translation: Translation) -> tuple[EnvironmentSt
         reason=reason,
         message=text[:1024],
         digest=translation.digest,
-        findings=_listed(translation.findings),
-        findings_count=len(translation.findings),
     )
-    return entry, _Failure(reason=reason, message=text, transient=False)
+    return _Found(
+        entry=entry,
+        translation=translation,
+        failure=_Failure(reason=reason, message=text, transient=False),
+    )
 
 
 def _sentence(finding: Finding) -> str:
@@ -395,6 +477,4 @@ def _summary(name: Environment, translation: Translation, revision: str) -> Envi
         worker=translation.worker,
         gpus=sum(service.gpus for service in services),
         services=services[:128],
-        findings=_listed(translation.findings),
-        findings_count=len(translation.findings),
     )

@@ -2,12 +2,14 @@
 
 import re
 import shlex
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
 
+from gpux.blobs import FileBlobs
 from opengpu_operator.api.reasons import Reason
 from opengpu_operator.compose.findings import RULES
 from opengpu_operator.desired.findings import RULES as JOB_RULES
@@ -25,6 +27,16 @@ PAGES = [
 RUN = {
     "make demo": "tests/e2e/test_demo.py",
     "make test": ".ci/run",
+    **dict.fromkeys(
+        (
+            "opengpu translate demo/compose/nvidia.yaml",
+            "opengpu lint demo/compose/nvidia.yaml",
+            "opengpu lint cpu=demo/compose/cpu.yaml nvidia=demo/compose/nvidia.yaml amd=demo/compose/amd.yaml",
+            "opengpu lint --format json demo/compose/cpu.yaml",
+            "opengpu lint --format sarif demo/compose/cpu.yaml",
+        ),
+        "tests/unit/cli/test_lint.py",
+    ),
 }
 NOT_RUN = re.compile(r"<!-- not run: \S.* -->\s*\Z")
 
@@ -159,6 +171,23 @@ def test_decisions_are_listed() -> None:
         text = (ROOT / "docs" / file).read_text()
         assert text.startswith(f"# {number}. ")
         assert all(f"**{part}.**" in text for part in ("Context", "Decision", "Consequences", "Rejected"))
+
+
+def test_a_report_is_read_from_the_stores_volume_as_troubleshooting_says(tmp_path: Path) -> None:
+    upload = FileBlobs(str(tmp_path)).begin(size=None)
+    for take in (upload.write, upload.update_sha1, upload.update_sha256):
+        take(b"{}")
+    blob, _ = upload.commit("team")
+    text = (ROOT / "docs" / "troubleshooting.md").read_text()
+    (command,) = (
+        command for _, commands in blocks(text) for command in commands if "opengpu-store" in command
+    )
+    *_, shell, option, script = shlex.split(command)
+    script = script.replace("/data", str(tmp_path)).replace("NAMESPACE", "team")
+    done = subprocess.run([shell, option, script.replace("SHA1", blob.sha1)], capture_output=True, check=True)
+    assert done.stdout == b"{}"
+    missing = subprocess.run([shell, option, script], capture_output=True, check=False)
+    assert (missing.returncode, missing.stdout) == (1, b"")
 
 
 def test_every_reference_page_is_linked() -> None:

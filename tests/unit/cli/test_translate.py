@@ -12,9 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from opengpu_operator.api.findings import Finding, Severity
 from opengpu_operator.cli.main import main
-from opengpu_operator.cli.translate import show
 from tests.support.compose import NO_KOMPOSE, real_kompose
 from tests.support.environment import unavailable
 
@@ -179,30 +177,6 @@ def test_kompose_is_not_there(
 def test_a_nameserver_that_is_none(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["translate", str(file), "--nameserver", "x"]) == 2
     assert capsys.readouterr().out == ""
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-def test_colours_on_a_terminal_only() -> None:
-    finding = Finding(
-        severity=Severity.ERROR,
-        reason="Privileged",
-        path="a.b",
-        line=3,
-        column=4,
-        message="No.",
-        advice="Do.",
-    )
-    plain, coloured = io.StringIO(), Terminal()
-    show([finding], plain)
-    show([finding], coloured)
-    assert plain.getvalue() == "error  Privileged  3:4  a.b: No. Do.\n"
-    assert coloured.getvalue().startswith("\x1b[31merror\x1b[0m")
-    show([], plain)
-    assert plain.getvalue().count("\n") == 1
 
 
 def test_as_a_program(file: Path) -> None:

@@ -6,8 +6,9 @@ from opengpu_operator.desired.findings import RULES, JobFinding, remark
 
 def test_every_reason_has_a_rule_in_sentences():
     assert set(RULES) == set(JobFinding)
-    for rule in RULES.values():
-        assert rule.severity is not Severity.ERROR
+    for reason, rule in RULES.items():
+        # What can't be built is said at once and stops; all else is only remarked on.
+        assert (rule.severity is Severity.ERROR) is (reason is JobFinding.COMPOSE_REFUSED)
         assert rule.meaning.endswith(".")
         assert rule.advice.endswith(".")
 
