@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from opengpu_operator.api.findings import Finding, Severity
+from opengpu_operator.api.labels import CALLBACK_PORT, WORKER_PORT
 
 
 class _Model(BaseModel):
@@ -169,6 +170,17 @@ class Translation(_Model):
             if service.name == name:
                 return service
         raise KeyError(name)
+
+
+def network_variables(source_address: str = "") -> dict[str, str]:
+    """Return the variables that OpenGPU's files use. Those that say nothing off the chain are empty, not unset."""
+    return {
+        "PORT": str(WORKER_PORT),
+        "CALLBACK_URL": f"http://127.0.0.1:{CALLBACK_PORT}",
+        "SOURCE_ADDRESS": source_address,
+        "PROVIDER_ADDRESS": "",
+        "PROTOCOL_VERSION": "",
+    }
 
 
 class TranslateOptions(_Model):

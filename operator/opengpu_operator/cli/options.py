@@ -5,14 +5,10 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from typing import Any, Final
+from typing import Any
 
-from opengpu_operator.api.labels import CALLBACK_PORT, WORKER_PORT
 from opengpu_operator.api.source import Environment
-from opengpu_operator.api.translation import TranslateOptions
-
-#: What the operator itself sets, as far as it is the same for every task.
-DEFAULT_VARIABLES: Final = {"PORT": str(WORKER_PORT), "CALLBACK_URL": f"http://127.0.0.1:{CALLBACK_PORT}"}
+from opengpu_operator.api.translation import TranslateOptions, network_variables
 
 #: Exit statuses.
 GOOD, REFUSED, USAGE = 0, 1, 2
@@ -47,7 +43,7 @@ def read(arguments: argparse.Namespace, environment: str | None = None) -> Trans
     return TranslateOptions.model_validate(
         {
             "environment": environment or arguments.environment,
-            "variables": DEFAULT_VARIABLES | dict(arguments.var),
+            "variables": network_variables() | dict(arguments.var),
             "profiles": arguments.profile,
         }
     )

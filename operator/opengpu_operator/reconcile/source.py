@@ -14,10 +14,8 @@ from opengpu_operator.api.conditions import timestamp
 from opengpu_operator.api.errors import Invalid, ReconcileError, Transient, Waiting
 from opengpu_operator.api.findings import FileReport, Finding, Severity
 from opengpu_operator.api.labels import (
-    CALLBACK_PORT,
     RECONCILE_REQUESTED_AT,
     SOURCE_IN_USE_FINALIZER,
-    WORKER_PORT,
 )
 from opengpu_operator.api.reasons import ConditionType, Reason
 from opengpu_operator.api.source import (
@@ -30,7 +28,7 @@ from opengpu_operator.api.source import (
     SourceStatus,
     StoredReport,
 )
-from opengpu_operator.api.translation import Restart, TranslateOptions, Translation
+from opengpu_operator.api.translation import Restart, TranslateOptions, Translation, network_variables
 from opengpu_operator.compose import differences
 from opengpu_operator.compose.client import FetchError, TranslatorClient, TranslatorUnavailable
 from opengpu_operator.kube.cache import Cache
@@ -297,13 +295,7 @@ class SourceReconciler:
         """Fetch and translate one environment's file."""
         options = TranslateOptions(
             environment=name.value,
-            variables={
-                "PORT": str(WORKER_PORT),
-                "CALLBACK_URL": f"http://127.0.0.1:{CALLBACK_PORT}",
-                "SOURCE_ADDRESS": source.status.address or source.spec.address or "",
-                "PROVIDER_ADDRESS": "",
-                "PROTOCOL_VERSION": "",
-            },
+            variables=network_variables(source.status.address or source.spec.address or ""),
             shm_size=self._settings.pods.shm_size,
             restricted=self._settings.pods.profile == "restricted",
         )
