@@ -18,6 +18,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from localcluster.cluster import running
+from localcluster.commands import run
+from localcluster.node import ctr
+from localcluster.paths import Layout
 from tests.e2e.kit import Cluster, Object, until
 from tests.support.corpus import CORPUS
 
@@ -79,19 +83,12 @@ def timed(text: str, action: Callable[[], object]) -> None:
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """The local cluster with its two nodes."""
-    found = subprocess.run(
-        ["localcluster", "status", "--json", "--name", CLUSTER],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        check=False,
-    )
-    running = found.returncode == 0
-    if not running:
-        timed("cluster started", lambda: program("localcluster", "up", "--name", CLUSTER, timeout=2700))
+    """The local cluster with its two nodes; one that was there stays, however it was."""
+    existed = Layout(CLUSTER).state.exists()
+    # What there is already is mended.
+    timed("cluster up", lambda: program("localcluster", "up", "--name", CLUSTER, timeout=2700))
     yield Cluster(json.loads(program("localcluster", "status", "--json", "--name", CLUSTER)), environment())
-    if not running and not os.environ.get("E2E_KEEP"):
+    if not existed and not os.environ.get("E2E_KEEP"):
         timed("cluster taken down", lambda: program("localcluster", "down", "--name", CLUSTER))
 
 
@@ -127,11 +124,6 @@ def stand_in_names() -> dict[str, set[str]]:
 
 def _name_on_nodes(source: str, names: set[str]) -> None:
     """Give a loaded image more names; a digest can't be in an archive, so containerd is told itself."""
-    from localcluster.cluster import running
-    from localcluster.commands import run
-    from localcluster.node import ctr
-    from localcluster.paths import Layout
-
     layout = Layout(CLUSTER)
     topology = running(layout)
     for node in topology.nodes:
