@@ -261,14 +261,15 @@ def curl_callback(lab, address, content):
 def test_forged_and_repeated_callbacks(called):
     called.wait_for_worker()
     assert curl_callback(called, "0x1", b"{}") == 404
-    address = called.call(1, "abc", seconds=2.0)
-    wait_for(lambda: called.posts("abc"), "the worker's being called")
+    called.hold_worker()
+    address = called.call(1, "abc")
     called.wait_for_state(1, "accepted")
     assert curl_callback(called, "0x" + "9" * 40, b"{}") == 404
     assert curl_callback(called, f"{address}/x", b"{}") == 404
     assert curl_callback(called, address, b"not json") == 400
     assert curl_callback(called, address, b"") == 400
     assert curl_callback(called, address, b'"' + b"x" * (16 * MIB) + b'"') == 413
+    called.release_worker()
     called.wait_for_state(1, "answered")
     assert curl_callback(called, address, b'"another"') == 200
     assert called.record(1)["answer"]["inline"] == {"text": "cba"}
@@ -277,9 +278,11 @@ def test_forged_and_repeated_callbacks(called):
 
 def test_a_store_that_is_away_while_the_worker_answers(called):
     called.wait_for_worker()
-    called.call(1, "abc", seconds=0.5)
-    wait_for(lambda: called.posts("abc"), "the worker's being called")
+    called.hold_worker()
+    called.call(1, "abc")
+    called.wait_for_state(1, "accepted")
     called.store.kill()
+    called.release_worker()
     wait_for(lambda: "Callback sent" in (called.root / "worker.log").read_text(), "the worker's answer")
     # Neither the store nor this process of the agent sees the next one; the answer does.
     (serving,) = called.agent.children()
@@ -291,10 +294,11 @@ def test_a_store_that_is_away_while_the_worker_answers(called):
 
 def test_an_answer_is_delivered_before_the_agent_ends(called):
     called.wait_for_worker()
-    called.call(1, "abc", seconds=0.3)
-    wait_for(lambda: called.posts("abc"), "the worker's being called")
+    called.hold_worker()
+    called.call(1, "abc")
     called.wait_for_state(1, "accepted")
     called.store.kill()
+    called.release_worker()
     wait_for(lambda: "Callback sent" in (called.root / "worker.log").read_text(), "the worker's answer")
     called.agent.process.terminate()
     time.sleep(0.5)
