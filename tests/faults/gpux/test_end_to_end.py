@@ -73,7 +73,7 @@ def test_the_documented_commands(files, tmp_path, size):
     [(UPLOAD, 1023 * MIB), (UPLOAD_STREAMED, 1024 * MIB)],
     ids=["documented", "streamed"],
 )
-def test_large_files_in_little_memory(files, tmp_path, command, size):
+def test_large_files_in_little_memory(files, tmp_path, measured, command, size):
     sha1 = make_file(tmp_path / "in", size)
     began = time.monotonic()
     assert shell(command, files, FILE=str(tmp_path / "in")) == sha1
@@ -86,19 +86,20 @@ def test_large_files_in_little_memory(files, tmp_path, command, size):
     agent = sum(rss_kib(pid, "VmHWM") for pid in pids) / 1024
     store = rss_kib(files.store.pid, "VmHWM") / 1024
     megabytes = size / 1e6
-    print(
-        f"up {megabytes / up:.0f} MB/s, down {megabytes / down:.0f} MB/s, agent {agent:.1f} MiB, store {store:.1f} MiB"
+    measured(
+        f"1 GiB up {megabytes / up:.0f} MB/s, down {megabytes / down:.0f} MB/s, "
+        f"agent {agent:.1f} MiB, store {store:.1f} MiB"
     )
     assert store <= 64
     assert agent <= 40
 
 
-def test_an_idle_agent_is_small(lab, worker_python):
+def test_an_idle_agent_is_small(lab, worker_python, measured):
     lab.start_store()
     lab.start_agent()
     wait_for(lambda: "the agent serves" in (lab.root / "agent.log").read_text(), "the agent")
     resident = sum(rss_kib(pid) for pid in [lab.agent.pid, *lab.agent.children()]) / 1024
-    print(f"idle agent: {resident:.1f} MiB in all its processes")
+    measured(f"idle agent: {resident:.1f} MiB in all its processes")
     assert resident <= 32
 
 
