@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Keep a figure for the end of the run: a shared machine's may not fail a test, so a person must see it."""
     return request.config.stash[_FIGURES].append
