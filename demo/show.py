@@ -328,6 +328,16 @@ Try next:
             ("-n", NAMESPACE, "get", "ogs,ogt"),
             ("-n", NAMESPACE, "describe", "ogs,ogt"),
             ("-n", NAMESPACE, "get", "events", "--sort-by=.lastTimestamp"),
+            (
+                "-n",
+                NAMESPACE,
+                "logs",
+                "-l",
+                "opengpu.network/job",
+                "--all-containers",
+                "--prefix",
+                "--tail=15",
+            ),
             ("-n", OPERATOR_NAMESPACE, "logs", "-l", "app.kubernetes.io/component=operator", "--tail=40"),
         ):
             print(paint(f"\n$ kubectl {' '.join(command)}", "bold"), file=sys.stderr)
