@@ -37,7 +37,7 @@ demo: $(STAMP) programs ## Show it: cluster, operator, tasks on cpu, nvidia and 
 demo-down: $(STAMP) programs ## Remove what the demo made [CLUSTER=local|kind|current]
 	@python -m demo.run down --cluster $(CLUSTER) --name $(NAME)
 
-STAGES := lint test-unit test-property test-contract test-chart test-controlplane test-faults test-e2e
+STAGES := lint test-unit test-property test-contract test-chart test-controlplane test-faults test-e2e test-demo
 test: $(STAMP) programs ## Run all tests on a real cluster, lint first [SLOW=1 for more crashes]
 	@start=$$SECONDS; for stage in $(STAGES); do \
 	  echo "=== $$stage"; from=$$SECONDS; \
@@ -51,7 +51,7 @@ help: ## Print this
 	  /^[a-z0-9-]+:.*## / { printf "  %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 ##@ Tests, one stage each
-.PHONY: lint test-unit test-property test-contract test-chart test-controlplane test-faults test-e2e
+.PHONY: lint test-unit test-property test-contract test-chart test-controlplane test-faults test-e2e test-demo
 lint: $(STAMP) programs ## Formatting, style, types, layers, dependencies, generated files, chart, shell
 	@ruff format --check || { echo "Not formatted; run 'make format'"; exit 1; }
 	@ruff check --quiet
@@ -83,6 +83,10 @@ test-faults: $(STAMP) programs ## Crashes, lost writes and cut connections [SLOW
 
 test-e2e: $(STAMP) programs ## On the whole local cluster
 	@pytest -q tests/e2e
+
+# After the others: it removes images that they use, and has the machine to itself.
+test-demo: $(STAMP) programs ## make demo and make demo-down, on a cluster of their own
+	@pytest -q tests/demo
 
 ##@ Work on it
 .PHONY: format generate images bench constraints licenses clean

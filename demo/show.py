@@ -42,11 +42,6 @@ class Demo:
     """The steps, and what they hand to each other."""
 
     def __init__(self, provider: str, name: str, registry: str | None) -> None:
-        if provider == "current" and not registry:
-            raise DemoError(
-                "the cluster of the current context pulls its images from a registry: name one that you may push to "
-                "with --registry HOST/PATH"
-            )
         self.provider = provider
         self.name = name
         self.registry = registry
@@ -333,6 +328,16 @@ Try next:
             ("-n", NAMESPACE, "get", "ogs,ogt"),
             ("-n", NAMESPACE, "describe", "ogs,ogt"),
             ("-n", NAMESPACE, "get", "events", "--sort-by=.lastTimestamp"),
+            (
+                "-n",
+                NAMESPACE,
+                "logs",
+                "-l",
+                "opengpu.network/job",
+                "--all-containers",
+                "--prefix",
+                "--tail=15",
+            ),
             ("-n", OPERATOR_NAMESPACE, "logs", "-l", "app.kubernetes.io/component=operator", "--tail=40"),
         ):
             print(paint(f"\n$ kubectl {' '.join(command)}", "bold"), file=sys.stderr)
@@ -466,12 +471,16 @@ def main() -> int:
     parser.add_argument("--name", default="local", help="name of the cluster to make or use (default: local)")
     parser.add_argument("--registry", help="with --cluster current: where to push the images, HOST/PATH")
     arguments = parser.parse_args()
-    demo = None
+    if arguments.action == "up" and arguments.cluster == "current" and not arguments.registry:
+        parser.error(
+            "the cluster of the current context pulls its images from a registry: name one that you may push to "
+            "with --registry HOST/PATH (make demo REGISTRY=HOST/PATH)"
+        )
+    demo = Demo(arguments.cluster, arguments.name, arguments.registry)
     try:
-        demo = Demo(arguments.cluster, arguments.name, arguments.registry)
         demo.up() if arguments.action == "up" else demo.down()
     except DemoError as error:
-        if demo is not None and arguments.action == "up":
+        if arguments.action == "up":
             demo.diagnose()
         print(paint(f"\nThe demo failed: {error}", "bold", "red"), file=sys.stderr)
         return 1

@@ -1,18 +1,42 @@
-"""What all tests share: those that judge what the others did run after them."""
+"""What all tests share: how Hypothesis is set, what is printed at the end, and who runs last."""
 
 import asyncio
+from collections.abc import Callable
 
+import hypothesis
 import pytest
 
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("tests", deadline=None)
+hypothesis.settings.load_profile("tests")
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+_FIGURES = pytest.StashKey[list[str]]()
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Keep pytest-asyncio's question for the current event loop from making one.
 
     Before 3.14, Python makes one for the main thread that nobody closes; its warning, which is an error here, is
     blamed on whichever test runs when the garbage collector finds it.
     """
     asyncio.set_event_loop(None)
+    config.stash[_FIGURES] = []
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let those that judge what the others did run after them."""
+    items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
+@pytest.fixture(scope="session")
+def measured(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Keep a figure for the end of the run: a shared machine's may not fail a test, so a person must see it."""
+    return request.config.stash[_FIGURES].append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Print what was measured, also where everything passed."""
+    if config.stash[_FIGURES]:
+        terminalreporter.section("measured")
+    for figure in config.stash[_FIGURES]:
+        terminalreporter.line(figure)

@@ -21,7 +21,7 @@ class Api:
 
     def get(self, path: str) -> Any | None:
         """Return what the server answers with success: JSON decoded, other text as it is."""
-        connection = http.client.HTTPSConnection(self._host, self._port, timeout=2, context=self._tls)
+        connection = http.client.HTTPSConnection(self._host, self._port, timeout=10, context=self._tls)
         try:
             connection.request("GET", path, headers={"Accept": "application/json"})
             response = connection.getresponse()

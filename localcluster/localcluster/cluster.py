@@ -16,11 +16,22 @@ from localcluster.lock import exclusive
 from localcluster.paths import Layout, home
 from localcluster.processes import Identity, require, spawn, stop
 from localcluster.report import say, step
-from localcluster.topology import MAX_NODES, MAX_SLOTS, NODE_PORT, Node, Topology, free_ports, next_port
+from localcluster.topology import (
+    INGRESS_PORT,
+    MAX_NODES,
+    MAX_SLOTS,
+    NODE_PORT,
+    Node,
+    Topology,
+    free_ports,
+    next_port,
+)
 from localcluster.waiting import until
 
-_INGRESS_PORT = 8088
 _API_PORT = 6443
+# What is slow isn't broken: seconds that `up` gives an API server that runs, and `status` any problem, to come right.
+_PATIENCE = 60.0
+_BREATH = 10.0
 
 
 @dataclass(frozen=True)
@@ -42,22 +53,15 @@ class Wish:
 def up(layout: Layout, wish: Wish) -> None:
     """Bring the cluster into existence.
 
-    A healthy one is left as it is. One whose control plane works keeps its objects and gets back what it lacks;
-    any other is made anew.
+    A healthy one is left as it is. One whose control plane runs keeps its objects and gets back what it lacks,
+    however slowly it answers; any other is made anew.
     """
     with exclusive(layout.lock):
-        start = time.monotonic()
         existing = Topology.load(layout.state)
-        found = problems(layout, existing) if existing else []
-        if existing and (not found or _control_plane_works(layout, existing)):
+        if existing and _is_worth_keeping(layout, existing):
             _require_fit(layout, wish, existing)
-            if not found:
-                say(f"Cluster {layout.name} is up and healthy.")
-                return
-            say(f"Cluster {layout.name} is not healthy ({found[0]}): mending it.")
-            if _mended(layout, wish, existing):
-                say(f"Cluster {layout.name} is healthy again after {time.monotonic() - start:.1f} s.")
-                return
+            _mend(layout, wish, existing)
+            return
         _prepare(wish)
         _destroy(layout, existing)
         start = time.monotonic()
@@ -106,7 +110,7 @@ def status(layout: Layout) -> dict[str, Any]:
     topology = Topology.load(layout.state)
     if topology is None:
         return {"name": layout.name, "running": False, "problems": [f"there is no cluster {layout.name}"]}
-    found = problems(layout, topology)
+    found = _lasting_problems(layout, topology)
     return {
         "name": layout.name,
         "running": not found,
@@ -138,10 +142,9 @@ def running(layout: Layout) -> Topology:
 
 
 def problems(layout: Layout, topology: Topology) -> list[str]:
-    """Return everything that keeps the cluster from being healthy."""
-    dead = [f"{name} does not run" for name in _process_names(topology) if _pid(layout.pids / name) is None]
-    if dead:
-        return dead
+    """Return everything that keeps the cluster from being healthy just now."""
+    if dead := _dead(layout, topology):
+        return [f"{name} does not run" for name in dead]
     try:
         api = ControlPlane(layout, topology).api()
     except OSError as error:
@@ -159,11 +162,22 @@ def problems(layout: Layout, topology: Topology) -> list[str]:
     ]
 
 
-def _process_names(topology: Topology) -> list[str]:
+def _lasting_problems(layout: Layout, topology: Topology) -> list[str]:
+    """Return the problems that don't pass within seconds, as a late answer of a busy machine does."""
+    deadline = time.monotonic() + _BREATH
+    while found := problems(layout, topology):
+        if _dead(layout, topology) or time.monotonic() >= deadline:
+            break
+        time.sleep(0.2)
+    return found
+
+
+def _dead(layout: Layout, topology: Topology) -> list[str]:
+    """Return the names of the processes that should run and don't."""
     names = controlplane.processes(topology)
     if not topology.control_plane_only:
         names += ["ingress-forward", *(entry.name for entry in topology.nodes)]
-    return names
+    return [name for name in names if _pid(layout.pids / name) is None]
 
 
 def _pid(file: Path) -> int | None:
@@ -196,19 +210,30 @@ def _require_fit(layout: Layout, wish: Wish, existing: Topology) -> None:
         )
 
 
-def _control_plane_works(layout: Layout, topology: Topology) -> bool:
-    running = all(_pid(layout.pids / name) for name in controlplane.processes(topology))
-    return running and ControlPlane(layout, topology).api().ready()
+def _is_worth_keeping(layout: Layout, topology: Topology) -> bool:
+    """Tell whether there may be objects in the cluster: it once answered, and nothing that keeps them has died."""
+    living = all(_pid(layout.pids / name) for name in controlplane.processes(topology))
+    return living and layout.kubeconfig.exists()
 
 
-def _mended(layout: Layout, wish: Wish, topology: Topology) -> bool:
+def _mend(layout: Layout, wish: Wish, topology: Topology) -> None:
+    """Give a cluster what it lacks; one that can't be mended stays as it is."""
+    start = time.monotonic()
     try:
+        until("the API server to answer", ControlPlane(layout, topology).api().ready, _PATIENCE)
+        found = problems(layout, topology)
+        if not found:
+            say(f"Cluster {layout.name} is up and healthy.")
+            return
+        say(f"Cluster {layout.name} is not healthy ({found[0]}): mending it.")
         _prepare(wish)
         _complete(layout, topology)
-    except Failure as failure:
-        say(f"{failure} Making the cluster anew.")
-        return False
-    return True
+    except (Failure, OSError) as error:
+        raise Failure(
+            f"{error} Nothing was removed: run it again, or make a new cluster after "
+            f"`localcluster down --name {layout.name}`."
+        ) from error
+    say(f"Cluster {layout.name} is healthy again after {time.monotonic() - start:.1f} s.")
 
 
 def _create(layout: Layout, wish: Wish) -> None:
@@ -252,7 +277,7 @@ def _claim(layout: Layout, wish: Wish) -> Topology:
         return topology
     with exclusive(home() / ".claims.lock"):
         others = [Topology.load(state) for state in home().glob("*/state.json")]
-        ingress = next_port(_INGRESS_PORT, taken={other.ingress_port for other in others if other})
+        ingress = next_port(INGRESS_PORT, taken={other.ingress_port for other in others if other})
         for slot in range(MAX_SLOTS):
             topology = Topology(
                 layout.name,

@@ -201,7 +201,8 @@ def ensure_base() -> None:
     with step("base image"), tempfile.TemporaryDirectory(dir=_scratch()) as scratch:
         root = Path(scratch) / "base.tar"
         mmdebstrap = find("mmdebstrap") or "mmdebstrap"
-        run([mmdebstrap, "--variant=minbase", f"--include={_BASE_PACKAGES}", "bookworm", root])
+        options = ["--variant=minbase", f"--include={_BASE_PACKAGES}", f"--keyring={packages.DEBIAN_KEYRING}"]
+        run([mmdebstrap, *options, "bookworm", root])
         dockerfile = Path(scratch) / "Dockerfile"
         dockerfile.write_text('FROM scratch\nADD base.tar /\nCMD ["/bin/bash"]\n')
         run([buildah, "bud", "--isolation", "chroot", "--format", "docker", "-t", BASE_IMAGE, scratch])

@@ -9,7 +9,7 @@ from pathlib import Path
 from localcluster.errors import Failure
 from localcluster.report import say, step
 
-# Program → Debian package. The CNI plugins are looked for by a file of theirs.
+# Program, or a file by its path → Debian package. The names are the same on Ubuntu.
 NODE_PROGRAMS: Mapping[str, str] = {
     "containerd": "containerd",
     "runc": "runc",
@@ -21,7 +21,13 @@ NODE_PROGRAMS: Mapping[str, str] = {
     "unshare": "util-linux",
 }
 CONTROL_PLANE_PROGRAMS: Mapping[str, str] = {"openssl": "openssl"}
-IMAGE_PROGRAMS: Mapping[str, str] = {"buildah": "buildah", "mmdebstrap": "mmdebstrap"}
+# By which mmdebstrap knows Debian's packages; Ubuntu comes without it.
+DEBIAN_KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+IMAGE_PROGRAMS: Mapping[str, str] = {
+    "buildah": "buildah",
+    "mmdebstrap": "mmdebstrap",
+    DEBIAN_KEYRING: "debian-archive-keyring",
+}
 
 _CNI_DIRECTORIES = (Path("/usr/lib/cni"), Path("/opt/cni/bin"), Path("/usr/libexec/cni"))
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -45,12 +51,16 @@ def busybox() -> Path | None:
 
 def missing(programs: Mapping[str, str], *, node: bool = False) -> list[str]:
     """Return the packages of the programs that are not there."""
-    packages = {package for program, package in programs.items() if find(program) is None}
+    packages = {package for name, package in programs.items() if not _is_there(name)}
     if node and cni_directory() is None:
         packages.add("containernetworking-plugins")
     if node and busybox() is None:
         packages.add("busybox-static")
     return sorted(packages)
+
+
+def _is_there(name: str) -> bool:
+    return Path(name).is_file() if name.startswith("/") else find(name) is not None
 
 
 def install_command(packages: Sequence[str]) -> str:

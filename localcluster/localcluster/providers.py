@@ -13,6 +13,7 @@ from localcluster.commands import run, succeeds
 from localcluster.errors import Failure
 from localcluster.packages import find
 from localcluster.paths import Layout
+from localcluster.topology import INGRESS_PORT
 
 KIND_CONFIG = Path(__file__).resolve().parents[2] / "kind-config.yaml"
 
@@ -95,6 +96,7 @@ class Kind:
             "running": there,
             "problems": [] if there else [f"kind has no cluster {self._layout.name}"],
             "kubeconfig": str(self.kubeconfig()) if there else None,
+            "ingressPort": INGRESS_PORT if there else None,
         }
 
     def load(self, names: Sequence[str]) -> None:

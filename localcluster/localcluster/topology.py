@@ -13,6 +13,7 @@ from localcluster.errors import Failure
 MAX_SLOTS = 8
 MAX_NODES = 6
 NODE_PORT = 30088
+INGRESS_PORT = 8088
 _LOOPBACK = "127.0.0.1"
 NVIDIA_GPUS = 4  # on every node
 AMD_GPUS = 2  # on the first node only, so that the two vendors can be told apart

@@ -272,7 +272,7 @@ def assert_kept(kind: str, part: str, value: dict[str, Any]) -> None:
 
 
 def kept_for_any(kind: str, part: str) -> None:
-    @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=150, suppress_health_check=list(HealthCheck))
     @given(instances(MODELS[kind][part]))
     def check(value):
         written = value.dump()

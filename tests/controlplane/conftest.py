@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 import pytest
 import yaml
 
+from localcluster.paths import Layout
 from tests.support.environment import unavailable
 
 ROOT = Path(__file__).parents[2]
@@ -99,13 +100,13 @@ def _localcluster(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="session")
 def kubeconfig():
-    """The kubeconfig of the control plane, started if it isn't running."""
-    was_running = _localcluster("status", "--name", NAME).returncode == 0
-    if not was_running:
-        started = _localcluster("up", "--name", NAME, "--control-plane-only")
-        assert started.returncode == 0, f"localcluster up failed: {started.stdout}"
+    """The kubeconfig of the control plane; one that was there stays, however it was."""
+    existed = Layout(NAME).state.exists()
+    # What there is already is mended.
+    started = _localcluster("up", "--name", NAME, "--control-plane-only")
+    assert started.returncode == 0, f"localcluster up failed: {started.stdout}"
     yield Path(_localcluster("kubeconfig", "--name", NAME).stdout.strip())
-    if not was_running:
+    if not existed:
         _localcluster("down", "--name", NAME)
 
 

@@ -200,7 +200,7 @@ def test_one_condition_of_each_type(api, objects, plural):
 def test_any_status_is_stored_in_full(api, objects, plural):
     """What is pruned would make the operator write again and again."""
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=60, suppress_health_check=list(HealthCheck))
     @given(instances(OBJECTS[plural][2]))
     def check(status):
         written = status.dump()

@@ -7,6 +7,7 @@ translation by kompose, the controllers of kube-controller-manager, the garbage 
 from __future__ import annotations
 
 import functools
+import http.client
 import itertools
 import json
 import signal
@@ -21,6 +22,7 @@ from tests.support.stack import Stack, decode, eventually, running
 pytestmark = pytest.mark.controlplane
 
 NODE = "paper"
+HEARTBEAT = 3  # seconds; the controllers' patience is 16
 OGS = "/apis/opengpu.network/v1alpha1/namespaces/{}/opengpusources"
 OGT = "/apis/opengpu.network/v1alpha1/namespaces/{}/opengputasks"
 
@@ -58,10 +60,16 @@ def node(api, kubeconfig, tmp_path_factory):
             now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             condition = {"type": "Ready", "status": "True", "lastHeartbeatTime": now, "reason": "OnPaper"}
             patch = {"status": {"conditions": [condition]}}
-            heart.request(
-                "PATCH", f"/api/v1/nodes/{NODE}/status", patch, content="application/merge-patch+json"
-            )
-            if stop.wait(10):
+            try:
+                heart.request(
+                    "PATCH", f"/api/v1/nodes/{NODE}/status", patch, content="application/merge-patch+json"
+                )
+            except (
+                OSError,
+                http.client.HTTPException,
+            ):  # a beat is lost, and the next one needs a connection
+                heart.close()
+            if stop.wait(HEARTBEAT):
                 return
 
     thread = threading.Thread(target=beat)
@@ -305,11 +313,15 @@ def test_kubectl_shows_it_at_a_glance_and_waits_for_it(cluster):
     shown = cluster.api.kubectl("-n", cluster.namespace, "get", "ogs,ogt").stdout
     assert "Finalized" in shown
     assert "Answered" in shown
-    events = cluster.api.kubectl("-n", cluster.namespace, "get", "events", "-o", "json").stdout
-    about = [item for item in json.loads(events)["items"] if item["involvedObject"]["kind"] == "OpenGPUTask"]
-    reasons = {item["reason"] for item in about}
-    assert "Answered" in reasons
-    assert len(about) <= 4, reasons
+
+    def reasons() -> list[str]:
+        shown = cluster.api.kubectl("-n", cluster.namespace, "get", "events", "-o", "json").stdout
+        events = json.loads(shown)["items"]
+        return [item["reason"] for item in events if item["involvedObject"]["kind"] == "OpenGPUTask"]
+
+    # Events come after the status that they tell of.
+    eventually(lambda: "Answered" in reasons(), within=20, otherwise=lambda: str(reasons()))
+    assert len(reasons()) <= 4, reasons()
 
 
 def test_a_task_waits_for_its_source_and_then_runs(cluster):
@@ -553,12 +565,14 @@ def test_a_restart_of_the_operator_writes_nothing_and_loses_nothing(cluster):
         return found
 
     eventually(lambda: cluster.get(OGS, "ocr")["status"].get("activeTasks") == 5, within=20)
+    cluster.stack.settle()
     before = versions()
     cluster.stack.restart_operator()
     agents = []
     for task in tasks:
         pod = cluster.pod(task["metadata"]["uid"])
         agents.append(cluster.agent(task, pod["metadata"]["uid"]))
+    cluster.stack.settle()
     assert versions() == before
     for agent, number in zip(agents, itertools.count(), strict=False):
         agent.answer(agent.take(), {"number": number})
@@ -569,7 +583,7 @@ def test_a_restart_of_the_operator_writes_nothing_and_loses_nothing(cluster):
 
 def test_an_answer_that_came_in_time_counts_though_nobody_was_there_to_see_it(cluster):
     cluster.source()
-    task = cluster.call(expirySeconds=12)
+    task = cluster.call(expirySeconds=30)
     pod = cluster.pod(task["metadata"]["uid"])
     cluster.run_pod(pod)
     cluster.until(OGT, "ask", "Available", status="True")
@@ -578,7 +592,7 @@ def test_an_answer_that_came_in_time_counts_though_nobody_was_there_to_see_it(cl
     cluster.stack.operator.stop(signal.SIGKILL)
     agent.answer(call, {"text": "just in time"})
     ends = datetime.fromisoformat(cluster.get(OGT, "ask")["status"]["expiresAt"])
-    eventually(lambda: datetime.now(UTC) > ends, within=20)
+    eventually(lambda: datetime.now(UTC) > ends, within=40)
     cluster.stack.restart_operator()
     done = cluster.until(OGT, "ask", "Complete", status="True", reason="Answered")
     assert done["status"]["responses"][0]["inline"] == {"text": "just in time"}

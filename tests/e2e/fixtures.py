@@ -10,7 +10,6 @@ import json
 import os
 import secrets
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,6 +17,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from localcluster.cluster import running
+from localcluster.commands import run
+from localcluster.node import ctr
+from localcluster.paths import Layout
 from tests.e2e.kit import Cluster, Object, until
 from tests.support.corpus import CORPUS
 
@@ -65,34 +68,22 @@ def program(*argv: str, stdin: str | None = None, timeout: float = 900) -> str:
     return done.stdout
 
 
-def say(text: str) -> None:
-    """Tell a person who waits what is going on; pytest shows it with -s, and with a failure."""
-    print(text, file=sys.stderr, flush=True)
-
-
-def timed(text: str, action: Callable[[], object]) -> None:
-    """Do something that takes long, and say how long."""
+def timed(measured: Callable[[str], None], text: str, action: Callable[[], object]) -> None:
+    """Do something that takes long, and keep how long it took."""
     start = time.monotonic()
     action()
-    say(f"{text}: {time.monotonic() - start:.1f} s")
+    measured(f"{text}: {time.monotonic() - start:.1f} s")
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """The local cluster with its two nodes."""
-    found = subprocess.run(
-        ["localcluster", "status", "--json", "--name", CLUSTER],
-        capture_output=True,
-        text=True,
-        env=environment(),
-        check=False,
-    )
-    running = found.returncode == 0
-    if not running:
-        timed("cluster started", lambda: program("localcluster", "up", "--name", CLUSTER, timeout=2700))
+def cluster(measured: Callable[[str], None]) -> Iterator[Cluster]:
+    """The local cluster with its two nodes; one that was there stays, however it was."""
+    existed = Layout(CLUSTER).state.exists()
+    # What there is already is mended.
+    timed(measured, "cluster up", lambda: program("localcluster", "up", "--name", CLUSTER, timeout=2700))
     yield Cluster(json.loads(program("localcluster", "status", "--json", "--name", CLUSTER)), environment())
-    if not running and not os.environ.get("E2E_KEEP"):
-        timed("cluster taken down", lambda: program("localcluster", "down", "--name", CLUSTER))
+    if not existed and not os.environ.get("E2E_KEEP"):
+        timed(measured, "cluster taken down", lambda: program("localcluster", "down", "--name", CLUSTER))
 
 
 def corpus_files() -> dict[str, Path]:
@@ -127,11 +118,6 @@ def stand_in_names() -> dict[str, set[str]]:
 
 def _name_on_nodes(source: str, names: set[str]) -> None:
     """Give a loaded image more names; a digest can't be in an archive, so containerd is told itself."""
-    from localcluster.cluster import running
-    from localcluster.commands import run
-    from localcluster.node import ctr
-    from localcluster.paths import Layout
-
     layout = Layout(CLUSTER)
     topology = running(layout)
     for node in topology.nodes:
@@ -140,7 +126,7 @@ def _name_on_nodes(source: str, names: set[str]) -> None:
 
 
 @pytest.fixture(scope="session")
-def images(cluster: Cluster) -> None:
+def images(cluster: Cluster, measured: Callable[[str], None]) -> None:
     """Every image that the tests use, on every node. Layers that didn't change cost nothing."""
 
     def build() -> None:
@@ -156,13 +142,13 @@ def images(cluster: Cluster) -> None:
         for target, names in stand_in_names().items():
             _name_on_nodes(f"localhost/opengpu-e2e-{target}:dev", names)
 
-    timed("operator's images built", lambda: program("make", "images"))
-    timed("test images built", build)
-    timed("images loaded", load)
+    timed(measured, "operator's images built", lambda: program("make", "images"))
+    timed(measured, "test images built", build)
+    timed(measured, "images loaded", load)
 
 
 @pytest.fixture(scope="session")
-def operator(cluster: Cluster, images: None) -> Cluster:
+def operator(cluster: Cluster, images: None, measured: Callable[[str], None]) -> Cluster:
     """The cluster with the operator in it, of the images as they are now."""
     values = {
         "image": {"repository": "localhost/opengpu-operator", "tag": "dev"},
@@ -186,7 +172,7 @@ def operator(cluster: Cluster, images: None) -> Cluster:
         for workload in restarted:
             cluster.kubectl("-n", OPERATOR_NAMESPACE, "rollout", "status", workload, "--timeout=120s")
 
-    timed("operator installed", install)
+    timed(measured, "operator installed", install)
     return cluster
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.kit import TASKS, Cluster, condition, describe
+from tests.e2e.kit import SOURCES, TASKS, Cluster, condition, describe
 from tests.e2e.objects import amd, compose, nvidia, page, run, source, task, worker
 
 pytestmark = pytest.mark.e2e
@@ -90,7 +91,7 @@ class TestDevices:
 
 
 def test_a_task_that_has_to_wait_for_gpus_says_so_and_runs_when_they_are_free(
-    operator: Cluster, namespace: str
+    operator: Cluster, namespace: str, measured: Callable[[str], None]
 ) -> None:
     whole_node = compose(worker=worker(**nvidia(PER_NODE)))
     holders = [f"holder-{number}" for number in range(NODES)]
@@ -102,7 +103,7 @@ def test_a_task_that_has_to_wait_for_gpus_says_so_and_runs_when_they_are_free(
     start = time.monotonic()
     operator.apply(namespace, task("waits", "whole-node", "work", {"value": "free"}))
     waiting = operator.wait_reason(TASKS, namespace, "waits", "WaitingForGPUs", timeout=10)
-    print(f"said why after {time.monotonic() - start:.1f} s: {waiting['message']}")
+    measured(f"a task without GPUs said so after {time.monotonic() - start:.1f} s: {waiting['message']}")
     assert "nvidia.com/gpu" in waiting["message"], waiting
 
     operator.kubectl("-n", namespace, "delete", "ogt", holders[0], "--timeout=60s")
@@ -111,11 +112,9 @@ def test_a_task_that_has_to_wait_for_gpus_says_so_and_runs_when_they_are_free(
 
 
 def test_a_task_that_no_node_can_ever_hold_says_so(operator: Cluster, namespace: str) -> None:
-    operator.apply(
-        namespace,
-        *source("too-many", nvidia=compose(worker=worker(**nvidia(PER_NODE + 1)))),
-        task("never", "too-many", "work"),
-    )
+    operator.apply(namespace, *source("too-many", nvidia=compose(worker=worker(**nvidia(PER_NODE + 1)))))
+    operator.wait_reason(SOURCES, namespace, "too-many", "Translated")
+    operator.apply(namespace, task("never", "too-many", "work"))
     never = operator.wait_reason(TASKS, namespace, "never", "NoNodeFits", timeout=10)
     assert f"{PER_NODE + 1} nvidia.com/gpu" in never["message"], never
     assert f"has {PER_NODE}" in never["message"], never

@@ -54,6 +54,7 @@ class TestFiles:
                     probe,
                     BOTH_COMMANDS.format(size=size, body=STREAMED if size >= 1 << 30 else DOCUMENTED),
                     storage={"jobSize": "4Gi"},
+                    expirySeconds=900,
                 )
                 for size in SIZES.values()
             ),
@@ -61,7 +62,8 @@ class TestFiles:
 
     @pytest.mark.parametrize("size", SIZES.values(), ids=list(SIZES))
     def test_both_commands_as_documented(self, operator: Cluster, namespace: str, size: int) -> None:
-        assert len(ran(operator, namespace, f"size-{size}").strip()) == 40
+        # One GiB is written three times and read as often.
+        assert len(ran(operator, namespace, f"size-{size}", timeout=480).strip()) == 40
 
     def test_a_file_outlives_the_job_that_uploaded_it(
         self, operator: Cluster, namespace: str, probe: str
@@ -119,11 +121,11 @@ class TestFolders:
         assert ran(operator, namespace, "nobody") == "none\n", "a task without an owner has no such folder"
 
     def test_gpux_usr_is_shared_live(self, operator: Cluster, namespace: str, probe: str) -> None:
-        waits = "for i in $(seq 600); do test -e /gpux_usr/sign && cat /gpux_usr/sign && exit; sleep 0.1; done; exit 1"
+        """One waits for what the other writes, which waits until the first one looks."""
+        sees = "touch /gpux_usr/looks; until test -s /gpux_usr/sign; do sleep 0.1; done; cat /gpux_usr/sign"
+        shows = "until test -e /gpux_usr/looks; do sleep 0.1; done; echo now > /gpux_usr/sign"
         operator.apply(
-            namespace,
-            run("sees", probe, waits, owner="dora"),
-            run("shows", probe, "echo now > /gpux_usr/sign", owner="dora"),
+            namespace, run("sees", probe, sees, owner="dora"), run("shows", probe, shows, owner="dora")
         )
         assert ran(operator, namespace, "sees") == "now\n"
 

@@ -39,6 +39,12 @@ def served(operator: Cluster, namespace: str) -> Object:
     return operator.wait_task(namespace, "served", "Available")
 
 
+def asks(*urls: str) -> str:
+    """Return a script that prints the code of each URL; 000 where there is no answer."""
+    ask = "curl -sk -o /dev/null -m 3 -w '%{http_code}\\n'"
+    return "\n".join([*(f"{ask} {shlex.quote(url)}" for url in urls), "true"])
+
+
 def answered(operator: Cluster, url: str) -> tuple[int, str]:
     """Return what curl gets, once the ingress controller knows the route."""
     return until(
@@ -74,26 +80,46 @@ def test_5555_is_in_no_service_and_no_route(operator: Cluster, namespace: str, s
 
 
 def test_another_job_reaches_nothing_of_it(operator: Cluster, namespace: str, served: Object) -> None:
-    """A live probe from another job's pod; that the ports do listen is seen from inside the pod itself."""
+    """Live probes from another job's pod, of what others do reach: the job's own pods, and a pod that is no job's."""
     (pod,) = operator.pods(namespace, served, "worker")
     (side,) = operator.pods(namespace, served, "side")
-    ask = "curl -s -o /dev/null -m 3 -w '%{http_code}\\n'"
-    inside = f"{ask} http://127.0.0.1:5555/openapi.json; {ask} http://{side['status']['podIP']}:9000/"
-    command = ("-n", namespace, "exec", pod["metadata"]["name"], "-c", "worker", "--", "bash", "-c", inside)
-    assert operator.kubectl(*command).split() == ["200", "200"]
+    named = f"http://worker.j-{served['status']['jobId']}:8080/"
+    of_worker, of_side = f"http://{pod['status']['podIP']}", f"http://{side['status']['podIP']}"
+    of_cluster = ["https://kubernetes.default.svc/version", f"https://{pod['status']['hostIP']}:10250/"]
+
+    def inside(name: str, *targets: str) -> list[str]:
+        command = ("-n", namespace, "exec", name, "--", "bash", "-c", asks(*targets))
+        return operator.kubectl(*command).split()
+
+    worker_pod, side_pod = pod["metadata"]["name"], side["metadata"]["name"]
+    assert inside(worker_pod, "http://127.0.0.1:5555/openapi.json", f"{of_side}:9000/") == ["200", "200"]
+    siblings = inside(side_pod, f"{of_worker}:8080/", named, f"{of_worker}:5555/openapi.json")
+    assert siblings == ["200", "200", "000"], "only the agent, on loopback, may call the worker"
+    nobodys = {"name": "shell", "image": PROBE, "command": ["sleep", "infinity"]}
+    operator.apply(
+        namespace,
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "nobodys"},
+            "spec": {"terminationGracePeriodSeconds": 0, "containers": [nobodys]},
+        },
+    )
+    operator.kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod/nobodys", "--timeout=90s")
+    assert "000" not in inside("nobodys", *of_cluster)
 
     targets = [
-        f"http://{pod['status']['podIP']}:5555/openapi.json",
-        f"http://{pod['status']['podIP']}:8080/",
-        f"http://{pod['status']['podIP']}:20000/",
-        f"http://{side['status']['podIP']}:9000/",
-        f"http://worker.j-{served['status']['jobId']}:8080/",
-        "https://kubernetes.default.svc/version",
-        f"http://{pod['status']['hostIP']}:10250/",
+        f"{of_worker}:5555/openapi.json",
+        f"{of_worker}:8080/",
+        f"{of_worker}:20000/",
+        f"{of_side}:9000/",
+        named,
+        *of_cluster,
     ]
-    script = "\n".join(f"{ask} {shlex.quote(target)}" for target in targets)
     operator.apply(
-        namespace, *source("stranger", cpu=compose(worker=worker())), run("stranger", "stranger", script)
+        namespace,
+        *source("stranger", cpu=compose(worker=worker())),
+        run("stranger", "stranger", asks(*targets)),
     )
     codes = operator.answer(namespace, "stranger")["stdout"].split()
     assert dict(zip(targets, codes, strict=True)) == dict.fromkeys(targets, "000")

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from tests.e2e.kit import Cluster
+from tests.e2e.kit import Cluster, Object, until
 from tests.e2e.objects import compose, source, task, worker
 
 pytestmark = pytest.mark.e2e
@@ -60,7 +60,12 @@ def test_short_names_and_categories(operator: Cluster, namespace: str, answered:
 
 
 def test_events_are_few_and_telling(operator: Cluster, namespace: str, answered: str) -> None:
-    events = operator.events(namespace, answered)
+    def told() -> list[Object] | None:
+        """An event comes after the status that it tells of."""
+        found = operator.events(namespace, answered)
+        return found if "Answered" in {event["reason"] for event in found} else None
+
+    events = until("the event of the answer", told)
     for event in events:
         regarding = event["regarding"]
         print(
@@ -68,7 +73,6 @@ def test_events_are_few_and_telling(operator: Cluster, namespace: str, answered:
         )
     tasks = [event for event in events if event["regarding"]["kind"] == "OpenGPUTask"]
     assert 1 <= len(tasks) <= EVENTS_PER_TASK
-    assert "Answered" in {event["reason"] for event in tasks}
     for event in events:
         assert event["type"] == "Normal"
         assert event["note"], "a reason alone says too little"

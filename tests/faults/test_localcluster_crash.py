@@ -20,7 +20,7 @@ from tests.support.machine import processes, traces
 
 pytestmark = pytest.mark.faults
 
-UP_SECONDS = 180
+UP_SECONDS = 300
 
 
 def _slow(case: object) -> Any:

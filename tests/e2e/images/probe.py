@@ -29,7 +29,7 @@ class Script(BaseModel):
     """A shell script to run inside the job."""
 
     script: str
-    timeout: int = 240
+    timeout: int = 600
 
 
 class Ended(BaseModel):
@@ -43,9 +43,10 @@ class Ended(BaseModel):
 
 
 class Work(BaseModel):
-    """Some work: wait ``seconds`` and answer ``value``; ``key`` names the file that records the call."""
+    """Some work: wait ``seconds``, and until a file is there, and answer ``value``; ``key`` names the call's record."""
 
     seconds: float = 0
+    until: Path | None = None
     value: Any = None
     key: str | None = None
 
@@ -84,6 +85,8 @@ def work(data: Work) -> Done:
         record.mkdir(parents=True, exist_ok=True)
         (record / uuid.uuid4().hex).touch()
     time.sleep(data.seconds)
+    while data.until is not None and not data.until.exists():
+        time.sleep(0.1)
     return Done(value=data.value, calls=len(_calls), devices=devices(), pod=os.uname().nodename)
 
 

@@ -1,4 +1,7 @@
-"""A worker as a source's author writes it, on the published runtime; it notes in a journal how often it is called."""
+"""A worker as a source's author writes it, on the published runtime; it notes in a journal how often it is called.
+
+While the file that WORKER_HOLD names is there, it works and doesn't answer.
+"""
 
 from __future__ import annotations
 
@@ -29,6 +32,8 @@ def reverse(data: Text) -> Reversed:
     with Path(os.environ["WORKER_JOURNAL"]).open("a", encoding="utf-8") as journal:
         journal.write(data.text + "\n")
     time.sleep(data.seconds)
+    while Path(os.environ["WORKER_HOLD"]).exists():
+        time.sleep(0.01)
     return Reversed(text=data.text[::-1])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import http.client
 import json
 import os
@@ -17,7 +18,9 @@ from typing import Any
 
 from gpux import tokens
 
-SOURCE = Path(__file__).resolve().parents[3] / "operator"
+ROOT = Path(__file__).resolve().parents[3]
+SOURCE = ROOT / "operator"
+CONSTRAINTS = ROOT / "demo" / "worker" / "constraints.txt"  # the versions of the worker image
 HERE = Path(__file__).resolve().parent
 CACHE = Path(os.environ.get("OPENGPU_TEST_CACHE", "~/.cache/opengpu-tests")).expanduser()
 KEY = b"a key for tests, of thirty-two b"
@@ -96,6 +99,7 @@ class Lab:
         self.spool = root / "spool"
         self.data = root / "data"
         self.journal = root / "journal"
+        self.held = root / "held"
         for directory in (self.socket.parent, self.spool, self.data):
             directory.mkdir()
         (root / "key").write_bytes(KEY + b"\n")
@@ -171,6 +175,7 @@ class Lab:
             "CALLBACK_URL": f"http://127.0.0.1:{self.callback_port}",
             "WORKER_PORT": str(self.worker_port),
             "WORKER_JOURNAL": str(self.journal),
+            "WORKER_HOLD": str(self.held),
             "PATH": os.environ["PATH"],
         }
         self.worker = Process(
@@ -179,6 +184,13 @@ class Lab:
 
     def wait_for_worker(self) -> None:
         wait_for(lambda: accepts(self.worker_port), "the worker's start")
+
+    def hold_worker(self) -> None:
+        """Keep the worker busy with whatever it is called for, until it is released."""
+        self.held.touch()
+
+    def release_worker(self) -> None:
+        self.held.unlink()
 
     def posts(self, text: str) -> int:
         """How often the worker was called with this text."""
@@ -253,10 +265,12 @@ def laboratory(root: Path) -> Iterator[Lab]:
 
 def ogpu_python() -> Path:
     """The interpreter of an environment with the published worker runtime, made once and kept."""
-    home = CACHE / "ogpu-0.2.3"
+    key = hashlib.sha256(f"{sys.version}\n{CONSTRAINTS.read_text()}".encode()).hexdigest()[:12]
+    home = CACHE / f"ogpu-{key}"
     ready = home / "ready"
     if not ready.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(home)], check=True)
-        subprocess.run([str(home / "bin/pip"), "install", "--quiet", "ogpu[service]==0.2.3"], check=True)
+        install = (str(home / "bin/pip"), "install", "--quiet", "-c", str(CONSTRAINTS))
+        subprocess.run([*install, "ogpu[service]"], check=True)
         ready.touch()
     return home / "bin" / "python"

@@ -73,7 +73,7 @@ def test_the_documented_commands(files, tmp_path, size):
     [(UPLOAD, 1023 * MIB), (UPLOAD_STREAMED, 1024 * MIB)],
     ids=["documented", "streamed"],
 )
-def test_large_files_in_little_memory(files, tmp_path, command, size):
+def test_large_files_in_little_memory(files, tmp_path, measured, command, size):
     sha1 = make_file(tmp_path / "in", size)
     began = time.monotonic()
     assert shell(command, files, FILE=str(tmp_path / "in")) == sha1
@@ -86,19 +86,20 @@ def test_large_files_in_little_memory(files, tmp_path, command, size):
     agent = sum(rss_kib(pid, "VmHWM") for pid in pids) / 1024
     store = rss_kib(files.store.pid, "VmHWM") / 1024
     megabytes = size / 1e6
-    print(
-        f"up {megabytes / up:.0f} MB/s, down {megabytes / down:.0f} MB/s, agent {agent:.1f} MiB, store {store:.1f} MiB"
+    measured(
+        f"1 GiB up {megabytes / up:.0f} MB/s, down {megabytes / down:.0f} MB/s, "
+        f"agent {agent:.1f} MiB, store {store:.1f} MiB"
     )
     assert store <= 64
     assert agent <= 40
 
 
-def test_an_idle_agent_is_small(lab, worker_python):
+def test_an_idle_agent_is_small(lab, worker_python, measured):
     lab.start_store()
     lab.start_agent()
     wait_for(lambda: "the agent serves" in (lab.root / "agent.log").read_text(), "the agent")
     resident = sum(rss_kib(pid) for pid in [lab.agent.pid, *lab.agent.children()]) / 1024
-    print(f"idle agent: {resident:.1f} MiB in all its processes")
+    measured(f"idle agent: {resident:.1f} MiB in all its processes")
     assert resident <= 32
 
 
@@ -261,14 +262,15 @@ def curl_callback(lab, address, content):
 def test_forged_and_repeated_callbacks(called):
     called.wait_for_worker()
     assert curl_callback(called, "0x1", b"{}") == 404
-    address = called.call(1, "abc", seconds=2.0)
-    wait_for(lambda: called.posts("abc"), "the worker's being called")
+    called.hold_worker()
+    address = called.call(1, "abc")
     called.wait_for_state(1, "accepted")
     assert curl_callback(called, "0x" + "9" * 40, b"{}") == 404
     assert curl_callback(called, f"{address}/x", b"{}") == 404
     assert curl_callback(called, address, b"not json") == 400
     assert curl_callback(called, address, b"") == 400
     assert curl_callback(called, address, b'"' + b"x" * (16 * MIB) + b'"') == 413
+    called.release_worker()
     called.wait_for_state(1, "answered")
     assert curl_callback(called, address, b'"another"') == 200
     assert called.record(1)["answer"]["inline"] == {"text": "cba"}
@@ -277,9 +279,11 @@ def test_forged_and_repeated_callbacks(called):
 
 def test_a_store_that_is_away_while_the_worker_answers(called):
     called.wait_for_worker()
-    called.call(1, "abc", seconds=0.5)
-    wait_for(lambda: called.posts("abc"), "the worker's being called")
+    called.hold_worker()
+    called.call(1, "abc")
+    called.wait_for_state(1, "accepted")
     called.store.kill()
+    called.release_worker()
     wait_for(lambda: "Callback sent" in (called.root / "worker.log").read_text(), "the worker's answer")
     # Neither the store nor this process of the agent sees the next one; the answer does.
     (serving,) = called.agent.children()
@@ -291,10 +295,11 @@ def test_a_store_that_is_away_while_the_worker_answers(called):
 
 def test_an_answer_is_delivered_before_the_agent_ends(called):
     called.wait_for_worker()
-    called.call(1, "abc", seconds=0.3)
-    wait_for(lambda: called.posts("abc"), "the worker's being called")
+    called.hold_worker()
+    called.call(1, "abc")
     called.wait_for_state(1, "accepted")
     called.store.kill()
+    called.release_worker()
     wait_for(lambda: "Callback sent" in (called.root / "worker.log").read_text(), "the worker's answer")
     called.agent.process.terminate()
     time.sleep(0.5)

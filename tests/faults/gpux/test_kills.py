@@ -14,7 +14,9 @@ from tests.faults.gpux.processes import wait_for
 pytestmark = pytest.mark.faults
 
 BEFORE_SENDING = ["connected", "noted", "claimed"]
-AFTER_SENDING = ["responded", "state-noted", "callback-spooled", "deliver-before", "deliver-after"]
+BEFORE_THE_ANSWER = ["responded", "state-noted"]
+AFTER_THE_ANSWER = ["callback-spooled", "deliver-before", "deliver-after"]
+VICTIMS = ("store", "serving-process", "container")
 
 
 def start(lab, worker_python, *, fault, whole):
@@ -22,14 +24,6 @@ def start(lab, worker_python, *, fault, whole):
     lab.start_worker(worker_python)
     lab.wait_for_worker()
     lab.start_agent(fault=fault, whole=whole)
-
-
-def working_time(whole):
-    """Long enough for a killed container to be back before the worker calls, for its runtime calls only once.
-
-    While only the serving process is away, the call waits in the queue of the socket, so any time will do.
-    """
-    return 6.0 if whole else 1.0
 
 
 def wait_for_crash(lab, *, whole):
@@ -40,11 +34,16 @@ def wait_for_crash(lab, *, whole):
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["serving-process", "container"])
-@pytest.mark.parametrize("step", BEFORE_SENDING + AFTER_SENDING)
+@pytest.mark.parametrize("step", BEFORE_SENDING + BEFORE_THE_ANSWER + AFTER_THE_ANSWER)
 def test_killed_where_nothing_is_lost(lab, worker_python, step, whole):
     start(lab, worker_python, fault=step, whole=whole)
-    lab.call(1, "abc", seconds=working_time(whole) if step in {"responded", "state-noted"} else 0.0)
+    if step in BEFORE_THE_ANSWER:
+        lab.hold_worker()
+    lab.call(1, "abc")
     wait_for_crash(lab, whole=whole)
+    if step in BEFORE_THE_ANSWER:
+        # The agent is back, as its runtime calls only once.
+        lab.release_worker()
     record = lab.wait_for_state(1, "answered")
     assert record["answer"]["inline"] == {"text": "cba"}
     assert lab.posts("abc") == 1
@@ -67,9 +66,11 @@ def test_killed_between_the_note_and_the_first_byte(lab, worker_python, whole):
 @pytest.mark.parametrize("whole", [False, True], ids=["serving-process", "container"])
 def test_killed_after_sending_and_before_the_response(lab, worker_python, whole):
     start(lab, worker_python, fault="sent", whole=whole)
-    lab.call(1, "abc", seconds=working_time(whole))
+    lab.hold_worker()
+    lab.call(1, "abc")
     wait_for_crash(lab, whole=whole)
     wait_for(lambda: lab.posts("abc"), "the worker being called")
+    lab.release_worker()
     assert lab.wait_for_state(1, "answered")["answer"]["inline"] == {"text": "cba"}
     assert lab.posts("abc") == 1
 
@@ -90,7 +91,8 @@ def test_killed_with_an_answer_in_hand_that_was_not_acknowledged(lab, worker_pyt
 @pytest.mark.parametrize("step", ["claimed", "sent", "responded"])
 def test_killed_together_with_its_notes(lab, worker_python, step):
     start(lab, worker_python, fault=step, whole=True)
-    lab.call(1, "abc", seconds=0.5)
+    lab.hold_worker()
+    lab.call(1, "abc")
     wait_for((lab.root / "crashed").exists, "the crash")
     assert lab.agent.process.wait(10) == -9
     shutil.rmtree(lab.spool)
@@ -99,6 +101,7 @@ def test_killed_together_with_its_notes(lab, worker_python, step):
     record = lab.wait_for_state(1, "unknown", "accepted", "answered")
     assert record["state"] == "unknown"
     assert "spool was lost" in record["detail"]
+    lab.release_worker()
     lab.call(2, "def")
     lab.wait_for_state(2, "answered")
     assert lab.posts("abc") == (0 if step == "claimed" else 1)
@@ -112,7 +115,7 @@ def test_kills_at_random_moments(lab, worker_python):
     lab.start_agent()
     draw = random.Random(20240923)
     for attempt in range(1, 25):
-        victim = ("store", "serving-process", "container")[attempt % 3]
+        victim = VICTIMS[attempt % 3]
         text = f"text-{attempt:02}"
         address = lab.call(attempt, text, seconds=0.3)
         time.sleep(draw.uniform(0.0, 0.6))
@@ -135,8 +138,6 @@ def test_kills_at_random_moments(lab, worker_python):
             return record if record["state"] == "answered" or unheard or uncalled else None
 
         record = wait_for(over, f"the end of attempt {attempt} ({victim})")
-        if victim == "store":
-            assert record["state"] == "answered", record
         if record["state"] == "answered":
             assert record["answer"]["inline"] == {"text": text[::-1]}
     answered = [attempt for attempt in range(1, 25) if lab.record(attempt)["state"] == "answered"]
@@ -146,4 +147,5 @@ def test_kills_at_random_moments(lab, worker_python):
         # What the worker heard 200 for has arrived.
         if f"Callback sent to http://127.0.0.1:{lab.callback_port}/0x{attempt:040x}" in log:
             assert attempt in answered
-    assert len(answered) >= 16
+    # A store that dies costs nothing; how many of the other answers were cut depends on the moment.
+    assert {attempt for attempt in range(1, 25) if VICTIMS[attempt % 3] == "store"} <= set(answered)

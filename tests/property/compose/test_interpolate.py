@@ -79,7 +79,7 @@ def value_of(reference: Reference) -> str:
     return meant(reference.word)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(templates)
 def test_against_the_model(template: tuple[object, ...]) -> None:
     text = written(template)
@@ -92,7 +92,7 @@ def test_against_the_model(template: tuple[object, ...]) -> None:
         assert substitute(text, VARIABLES, unset=lambda name: None) == expected
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(st.text(alphabet="${}:-+?Ab_1 (", max_size=40))
 def test_any_text(text: str) -> None:
     seen: list[str] = []

@@ -17,7 +17,7 @@ from opengpu_operator.compose.keys import TABLES
 from tests.support.compose import Echo, translate
 
 LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-FEW = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 
 
 @FEW
@@ -101,7 +101,7 @@ def keyed(table: str, value: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[s
     return st.dictionaries(st.sampled_from(sorted(TABLES[table])), value, max_size=6)
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=400, suppress_health_check=[HealthCheck.too_slow])
 @given(
     services=st.dictionaries(
         st.sampled_from(["app", "db", "a_b", "A.B", "x" * 80]), keyed("service", trees | known), max_size=3
@@ -149,7 +149,7 @@ def dollars(value: Any) -> Any:
     return value
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(services=st.dictionaries(NAMES, SERVICE, min_size=1, max_size=5))
 def test_valid_files_are_translated(services: dict[str, Any]) -> None:
     text = json.dumps({"services": dollars(services)}, ensure_ascii=False)

@@ -150,9 +150,7 @@ def component(obj: dict[str, Any]) -> str:
     return str(obj["metadata"]["labels"]["app.kubernetes.io/component"])
 
 
-@settings(
-    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
+@settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 @given(
     translations(),
     specs,

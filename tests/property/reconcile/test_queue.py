@@ -84,7 +84,7 @@ async def play(requests, outcomes, workers):
     return history
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 @given(requests=REQUESTS, outcomes=RUNS, workers=st.integers(1, 8))
 def test_the_promises_of_the_queue(requests, outcomes, workers):
     with asyncio.Runner(loop_factory=looptime.new_event_loop) as runner:

@@ -25,7 +25,7 @@ PAGES = [
 
 #: Commands that a test runs, each with the file that does; with other arguments they are the same commands.
 RUN = {
-    "make demo": "tests/e2e/test_demo.py",
+    "make demo": "tests/demo/test_demo.py",
     "make test": ".ci/run",
     **dict.fromkeys(
         (

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import pytest
 import yaml
 
 from demo.shell import ROOT
-from demo.show import ENVIRONMENTS, WORKER_IMAGE, file_server, gpus, right_devices, source_object, task_object
+from demo.show import (
+    ENVIRONMENTS,
+    WORKER_IMAGE,
+    Demo,
+    file_server,
+    gpus,
+    main,
+    right_devices,
+    source_object,
+    task_object,
+)
 from opengpu_operator.api.source import Source
 from opengpu_operator.api.task import Task
 
@@ -76,3 +87,32 @@ def test_a_changed_file_changes_the_pod_that_serves_it() -> None:
         return json.dumps(deployment["spec"]["template"])
 
     assert template("a") != template("b")
+
+
+class TestCurrentCluster:
+    """A registry is needed to bring images into a cluster of the user's own, and not to leave it."""
+
+    @pytest.fixture
+    def done(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        calls: list[str] = []
+        for action in ("up", "down"):
+            monkeypatch.setattr(Demo, action, lambda _, action=action: calls.append(action))
+        return calls
+
+    def run(self, monkeypatch: pytest.MonkeyPatch, action: str, *options: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["demo", action, "--cluster", "current", *options])
+        return main()
+
+    def test_up_without_a_registry_is_wrong_usage(
+        self, done: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        with pytest.raises(SystemExit) as end:
+            self.run(monkeypatch, "up")
+        assert end.value.code == 2
+        assert "REGISTRY=HOST/PATH" in capsys.readouterr().err
+        assert done == []
+
+    def test_down_needs_none(self, done: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        assert self.run(monkeypatch, "up", "--registry", "registry.example/me") == 0
+        assert self.run(monkeypatch, "down") == 0
+        assert done == ["up", "down"]

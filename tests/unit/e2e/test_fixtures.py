@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.fixtures import corpus_files, full_name, stand_in_names
 from tests.e2e.kit import Audit
-from tests.faults.test_operator_kill import COMMAND
+from tests.e2e.test_operator_kill import COMMAND
 
 DIGEST = "sha256:" + "a" * 64
 

@@ -9,7 +9,8 @@ from localcluster.cli import main, parser
 from localcluster.cluster import Wish
 from localcluster.errors import Failure
 from localcluster.paths import Layout
-from localcluster.providers import Current, provider
+from localcluster.providers import Current, Kind, provider
+from localcluster.topology import INGRESS_PORT
 
 COMMANDS = ("up", "down", "status", "load", "kubeconfig", "env", "node", "binaries", "build")
 
@@ -103,3 +104,14 @@ class TestProviders:
         monkeypatch.setattr(providers, "find", lambda _: None)
         with pytest.raises(Failure, match="docker and kind"):
             provider("kind", Layout("local"), None).up(Wish())
+
+    def test_kind_has_the_ingress_where_its_configuration_puts_it(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def run(argv: list[str]) -> str:
+            return "local\nother\n" if argv[1:] == ["get", "clusters"] else "a kubeconfig"
+
+        monkeypatch.setattr(Kind, "_require", lambda _: None)
+        monkeypatch.setattr(providers, "run", run)
+        assert Kind(Layout("local")).status()["ingressPort"] == INGRESS_PORT
+        assert Kind(Layout("absent")).status()["ingressPort"] is None

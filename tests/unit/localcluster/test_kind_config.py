@@ -10,7 +10,7 @@ import yaml
 from localcluster.nodeconfig import labels
 from localcluster.paths import DEFAULT_NAME
 from localcluster.providers import KIND_CONFIG
-from localcluster.topology import NODE_PORT, Topology
+from localcluster.topology import INGRESS_PORT, NODE_PORT, Topology
 
 _PORT = {"type": "integer", "minimum": 0, "maximum": 65535}
 _STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
@@ -107,5 +107,10 @@ def test_it_has_the_local_clusters_name_and_nodes() -> None:
 
 def test_the_ingress_is_reached_at_the_same_place_and_from_this_machine_only() -> None:
     mappings = [mapping for node in CONFIG["nodes"] for mapping in node.get("extraPortMappings", [])]
-    expected = {"containerPort": NODE_PORT, "hostPort": 8088, "listenAddress": "127.0.0.1", "protocol": "TCP"}
+    expected = {
+        "containerPort": NODE_PORT,
+        "hostPort": INGRESS_PORT,
+        "listenAddress": "127.0.0.1",
+        "protocol": "TCP",
+    }
     assert mappings == [expected]

@@ -26,6 +26,15 @@ def test_the_plugins_and_busybox_are_wanted_for_nodes_only(monkeypatch: pytest.M
     assert wanted == ["busybox-static", "containernetworking-plugins"]
 
 
+def test_a_file_counts_where_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(packages, "find", _only("buildah"))
+    keyring = tmp_path / "keyring.gpg"
+    wanted = {"buildah": "buildah", str(keyring): "debian-archive-keyring"}
+    assert packages.missing(wanted) == ["debian-archive-keyring"]
+    keyring.touch()
+    assert packages.missing(wanted) == []
+
+
 @pytest.mark.parametrize(("user", "setting"), [(1000, "0"), (0, "1")])
 def test_without_leave_to_install_the_message_is_a_command(
     monkeypatch: pytest.MonkeyPatch, user: int, setting: str
