@@ -278,15 +278,21 @@ class CallBook:
                 moved = moved._replace(state=state, status=status, detail=detail and detail[:_LONGEST_DETAIL])
             return call if moved == call else await self._save(moved)
 
-    async def answer(self, task: str, attempt: int, *, namespace: str | None, answer: Blob) -> bool:
-        """Record the answer; whether it is new. Raises CallConflictError if there is another one."""
+    async def answer(
+        self, task: str, attempt: int, *, namespace: str | None, answer: Blob, answered_at: str | None = None
+    ) -> bool:
+        """Record the answer; whether it is new. Raises CallConflictError if there is another one.
+
+        ``answered_at`` is when the worker gave it, as the agent says, which may be long before we could be told.
+        """
         async with self._lock(task):
             call = self.get(task, attempt, namespace=namespace)
             if call.answer is not None:
                 if call.answer != answer:
                     raise CallConflictError("another answer is recorded for this attempt")
                 return False
-            times = {**call.times, "answered": self._now()}
+            now = self._now()
+            times = {**call.times, "answered": min(answered_at or now, now)}
             await self._save(call._replace(state="answered", answer=answer, times=times))
             return True
 

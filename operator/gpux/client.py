@@ -15,8 +15,12 @@ _IDLE_SECONDS = 30.0
 _DOCUMENT_LIMIT = 64 << 20
 
 
+#: Refusals that say nothing of the request: our token isn't known (the key was just replaced), or it is too much now.
+_NOT_NOW = frozenset({401, 403, 408, 429})
+
+
 class StoreUnavailable(Exception):
-    """The store can't be reached or can't serve now; the same request may succeed later."""
+    """The store can't be reached, can't serve now or doesn't know our token; the same request may succeed later."""
 
 
 class StoreRefused(Exception):
@@ -143,8 +147,7 @@ class StoreClient:
         if status < 300:
             return status, content
         message = _message(content)
-        # Full is the one server error that waiting alone doesn't mend.
-        if status >= 500 and status != 507:
+        if status >= 500 or status in _NOT_NOW:
             raise StoreUnavailable(f"the store answered HTTP {status}: {message}")
         raise StoreRefused(status, message)
 

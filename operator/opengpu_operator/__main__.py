@@ -321,15 +321,16 @@ def _read(app: App, cache: Cache, informer: Informer, heartbeat: Heartbeat) -> d
 
 
 def _operator_token(key_file: Path) -> Callable[[], str]:
-    """Return a source of short-lived tokens for the store; the key is read anew for each, so it may be replaced."""
-    held: list[tuple[float, str]] = []
+    """Return a source of short-lived tokens for the store; the key is looked at each time, so it may be replaced."""
+    held = (b"", 0.0, "")
 
     def token() -> str:
-        now = time.time()
-        if not held or held[0][0] < now:
+        nonlocal held
+        key, now = load_key(key_file), time.time()
+        if held[0] != key or held[1] < now:
             claims = {"scope": "operator", "namespace": "", "task": "", "exp": int(now) + _TOKEN_SECONDS}
-            held[:] = [(now + _TOKEN_SECONDS / 2, sign(load_key(key_file), claims))]
-        return held[0][1]
+            held = (key, now + _TOKEN_SECONDS / 2, sign(key, claims))
+        return held[2]
 
     return token
 

@@ -102,6 +102,43 @@ async def test_a_status_is_written_whole_with_its_nulls_and_to_one_object_only(g
         await gateway.replace_status(TASK, namespace, "a", status, uid="0b5e6f0e-0000-0000-0000-000000000000")
 
 
+async def test_a_status_made_from_an_older_version_is_not_written(gateway, namespace):
+    made = await gateway.create(task(namespace))
+    uid, first = made["metadata"]["uid"], made["metadata"]["resourceVersion"]
+    stored = await gateway.replace_status(TASK, namespace, "a", {"attempts": 1}, uid=uid, version=first)
+    second = stored["metadata"]["resourceVersion"]
+    assert second != first
+    for status in ({"attempts": 1}, {"attempts": 2}):
+        with pytest.raises(ConflictError):
+            await gateway.replace_status(TASK, namespace, "a", status, uid=uid, version=first)
+    found = await gateway.get(TASK, namespace, "a")
+    assert (found["status"], found["metadata"]["resourceVersion"]) == (stored["status"], second)
+    stored = await gateway.replace_status(TASK, namespace, "a", {"attempts": 2}, uid=uid, version=second)
+    assert stored["status"]["attempts"] == 2
+
+
+async def test_a_pod_is_evicted_and_no_namesake_of_it(gateway, namespace):
+    spec = {"containers": [{"name": "main", "image": "example.com/main:1"}]}
+    metadata = {"namespace": namespace, "name": "a"}
+    made = await _pod(gateway, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+    assert not await gateway.evict(namespace, "a", uid="0b5e6f0e-0000-0000-0000-000000000000")
+    assert await gateway.get(POD, namespace, "a") is not None
+    assert await gateway.evict(namespace, "a", uid=made["metadata"]["uid"])
+    assert await gateway.get(POD, namespace, "a") is None
+    assert not await gateway.evict(namespace, "a", uid=made["metadata"]["uid"])
+
+
+async def _pod(gateway, manifest):
+    """Make a pod as soon as the namespace has the account that pods run under."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return await gateway.create(manifest)
+        except Forbidden:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.1)  # between two looks
+
+
 async def test_a_list_of_many_pages_is_of_one_moment(gateway, namespace, monkeypatch):
     monkeypatch.setattr(module, "PAGE", 3)
     for number in range(8):

@@ -79,6 +79,21 @@ def test_5555_is_in_no_service_and_no_route(operator: Cluster, namespace: str, s
         assert "5555" not in json.dumps(ingress["spec"])
 
 
+def test_a_sibling_reaches_every_port_of_the_worker_but_5555(
+    operator: Cluster, namespace: str, served: Object
+) -> None:
+    (pod,) = operator.pods(namespace, served, "worker")
+    (side,) = operator.pods(namespace, served, "side")
+    ask = "curl -s -o /dev/null -m 3 -w '%{http_code}\\n'"
+    hosts = ("worker", pod["status"]["podIP"])
+    script = "; ".join(f"{ask} http://{host}:{port}/openapi.json" for host in hosts for port in (8080, 5555))
+    command = ("-n", namespace, "exec", side["metadata"]["name"], "-c", "side", "--", "bash", "-c")
+    # That 5555 listens is seen from inside the worker's own pod.
+    assert operator.kubectl(*command, f"{script}; true").split() == ["200", "000"] * 2
+    own = ("-n", namespace, "exec", pod["metadata"]["name"], "-c", "worker", "--", "bash", "-c")
+    assert operator.kubectl(*own, f"{ask} http://127.0.0.1:5555/openapi.json").split() == ["200"]
+
+
 def test_another_job_reaches_nothing_of_it(operator: Cluster, namespace: str, served: Object) -> None:
     """Live probes from another job's pod, of what others do reach: the job's own pods, and a pod that is no job's."""
     (pod,) = operator.pods(namespace, served, "worker")

@@ -218,3 +218,23 @@ def test_a_pod_whose_agent_restarted_is_replaced_and_the_task_goes_on(
     assert found["status"]["attempts"] == 2
     reasons = {event["reason"] for event in operator.events(namespace, "agent")}
     assert "AgentRestarted" in reasons
+
+
+def test_a_job_whose_agent_restarted_starts_anew_and_has_not_failed(
+    operator: Cluster, namespace: str
+) -> None:
+    file = json.dumps({"services": {"main": TWICE}, "volumes": {"shared": {}}})
+    operator.apply(namespace, *source("agents-job", cpu=file), task("agents-job", "agents-job"))
+    pod = wait_for_mark(operator, namespace, "agents-job")
+    operator.kubectl(
+        *["-n", namespace, "exec", pod, "-c", "gpux-agent", "--"],
+        *["python3", "-c", "import os, signal; os.kill(1, signal.SIGTERM)"],
+    )
+    found = operator.wait_task(namespace, "agents-job", timeout=120)
+    assert found["status"]["endReason"] == "Completed"
+    restarted = [
+        event["note"]
+        for event in operator.events(namespace, "agents-job")
+        if event["reason"] == "AgentRestarted"
+    ]
+    assert len(restarted) == 1, restarted

@@ -112,9 +112,11 @@ def test_the_stores_token_is_kept_for_a_while_and_follows_the_key(tmp_path, monk
     first = token()
     claims = verify(b"first key of sixteen bytes or more", first, now=lambda: now)
     assert (claims.scope, claims.exp) == ("operator", now + module._TOKEN_SECONDS)
-    file.write_bytes(b"second key of sixteen bytes or more")
+    now += module._TOKEN_SECONDS / 2 - 1
     assert token() == first
-    now += module._TOKEN_SECONDS / 2 + 1
+    now += 2
+    assert verify(b"first key of sixteen bytes or more", token(), now=lambda: now).exp > claims.exp
+    file.write_bytes(b"second key of sixteen bytes or more")
     assert verify(b"second key of sixteen bytes or more", token(), now=lambda: now).scope == "operator"
 
 

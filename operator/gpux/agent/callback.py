@@ -113,9 +113,12 @@ class Deliverer:
             if waiting is None:
                 continue
             attempt, path = waiting
+            answer = os.stat(path)
+            # When the worker gave it counts, however late the store hears of it.
+            query = f"answeredAt={answer.st_mtime:.3f}"
             try:
                 self._fault("deliver-before")
-                reply = self._link.send_file("PUT", f"/v1/calls/{self._task}/{attempt}/answer", path)
+                reply = self._link.send_file("PUT", f"/v1/calls/{self._task}/{attempt}/answer?{query}", path)
                 self._fault("deliver-after")
             except StoreAwayError as error:
                 log("warning", "an answer waits for the store", attempt=attempt, error=str(error))
@@ -126,7 +129,6 @@ class Deliverer:
                 backoff.pause(until=self._never)
                 continue
             level = "info" if reply.status < 300 else "error"
-            size = os.stat(path).st_size
             self._spool.mark_delivered(attempt)
-            log(level, "an answer was delivered", attempt=attempt, status=reply.status, size=size)
+            log(level, "an answer was delivered", attempt=attempt, status=reply.status, size=answer.st_size)
             backoff.reset()

@@ -92,7 +92,8 @@ async def _serve(options: argparse.Namespace) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    key = tokens.load_key(options.key_file)
+    # Looked at once now, so that a key that is no good is seen at the start.
+    tokens.load_key(options.key_file)
     # Two pools: the commit of a large file may take seconds of its threads, and calls don't wait for that.
     files = ThreadPoolExecutor(16, thread_name_prefix="files")
     records = ThreadPoolExecutor(4, thread_name_prefix="records")
@@ -100,7 +101,13 @@ async def _serve(options: argparse.Namespace) -> None:
     blobs = FileBlobs(root, reserve=options.reserve)
     calls = CallBook(root, executor=records)
     limits = Limits(file_bytes=options.max_file_bytes)
-    store = Store(blobs=blobs, calls=calls, key=key, executor=files, limits=limits)
+    store = Store(
+        blobs=blobs,
+        calls=calls,
+        key=lambda: tokens.load_key(options.key_file),
+        executor=files,
+        limits=limits,
+    )
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         if isinstance(request.protocol, _Protocol):

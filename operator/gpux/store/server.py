@@ -88,10 +88,11 @@ class Store:
         *,
         blobs: Blobs,
         calls: CallBook,
-        key: bytes,
+        key: Callable[[], bytes],
         executor: ThreadPoolExecutor,
         limits: Limits = Limits(),  # noqa: B008 immutable
     ) -> None:
+        """``key`` is asked anew for each request, so that it may be replaced."""
         self._blobs = blobs
         self._calls = calls
         self._key = key
@@ -187,7 +188,7 @@ class Store:
         if kind.lower() != "bearer":
             raise HttpError(401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
         try:
-            return tokens.verify(self._key, token.strip())
+            return tokens.verify(self._key(), token.strip())
         except tokens.TokenError as error:
             raise HttpError(401, str(error), headers={"WWW-Authenticate": "Bearer"}) from None
 
@@ -353,17 +354,20 @@ class Store:
             state=state,
             status=status,
             detail=detail,
-            sent_at=_timestamp(body.get("sentAt")),
+            sent_at=_timestamp(body.get("sentAt"), "sentAt"),
         )
         return reply({"state": call.state})
 
     async def _answer(self, context: Context) -> web.StreamResponse:
         task, attempt = _attempt(context)
+        answered_at = _answered_at(context.query)
         call = self._calls.get(task, attempt, namespace=context.tenant)
         blob, _ = await self._receive(context.request, call.namespace, limit=ANSWER_LIMIT)
         if not await self._in_thread(lambda: self._is_json(call.namespace, blob)):
             raise HttpError(400, "the answer is not JSON")
-        new = await self._calls.answer(task, attempt, namespace=context.tenant, answer=blob)
+        new = await self._calls.answer(
+            task, attempt, namespace=context.tenant, answer=blob, answered_at=answered_at
+        )
         return reply(
             {"sha1": blob.sha1, "sha256": blob.sha256, "size": blob.size}, status=201 if new else 200
         )
@@ -436,9 +440,16 @@ def _number(query: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
-def _timestamp(value: object) -> str | None:
+def _answered_at(query: Mapping[str, str]) -> str | None:
+    try:
+        return _timestamp(float(query["answeredAt"]) if "answeredAt" in query else None, "answeredAt")
+    except ValueError:
+        raise HttpError(400, "answeredAt is not a number of seconds") from None
+
+
+def _timestamp(value: object, name: str) -> str | None:
     if value is None:
         return None
     if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value < 1 << 36:
-        raise HttpError(400, "sentAt is not a number of seconds")
+        raise HttpError(400, f"{name} is not a number of seconds")
     return datetime.fromtimestamp(value, UTC).isoformat(timespec="milliseconds")

@@ -130,9 +130,13 @@ class Gateway(Protocol):
         status: Mapping[str, Any],
         *,
         uid: str,
+        version: str | None = None,
         field_manager: str = MANAGER,
     ) -> Object:
-        """Write the whole status of exactly the object ``uid``; of another one of its name raises Unprocessable."""
+        """Write the whole status of exactly the object ``uid``; of another one of its name raises Unprocessable.
+
+        With ``version``, a resource version, raises ConflictError where the object has changed since.
+        """
         ...
 
     async def replace(
@@ -151,6 +155,13 @@ class Gateway(Protocol):
         propagation: Propagation = "Background",
     ) -> bool:
         """Delete an object; return False if it (with that ``uid``) wasn't there any more."""
+        ...
+
+    async def evict(self, namespace: str, name: str, *, uid: str) -> bool:
+        """Have a pod replaced, which its Job doesn't take for a failure; return False if it wasn't there any more.
+
+        Raises TooManyRequests where a PodDisruptionBudget forbids it for now.
+        """
         ...
 
     async def pod_log(
@@ -364,6 +375,7 @@ class HttpGateway:
         status: Mapping[str, Any],
         *,
         uid: str,
+        version: str | None = None,
         field_manager: str = MANAGER,
     ) -> Object:
         """See :class:`Gateway`."""
@@ -372,6 +384,9 @@ class HttpGateway:
             {"op": "test", "path": "/metadata/uid", "value": uid},
             {"op": "add", "path": "/status", "value": status},
         ]
+        if version is not None:
+            # Not a test either, which would say no more than that the patch doesn't fit.
+            patch.append({"op": "replace", "path": "/metadata/resourceVersion", "value": version})
         return await self._json(
             "patch",
             kind,
@@ -402,8 +417,22 @@ class HttpGateway:
         body: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation}
         if uid is not None:
             body["preconditions"] = {"uid": uid}
+        return await self._end("delete", kind, kind.path(namespace, name), body)
+
+    async def evict(self, namespace: str, name: str, *, uid: str) -> bool:
+        """See :class:`Gateway`."""
+        body: Object = {
+            "apiVersion": "policy/v1",
+            "kind": "Eviction",
+            "metadata": {"namespace": namespace, "name": name},
+            "deleteOptions": {"preconditions": {"uid": uid}},
+        }
+        return await self._end("create", POD, POD.path(namespace, name, "eviction"), body)
+
+    async def _end(self, verb: str, kind: Kind, path: str, body: Object) -> bool:
+        """Have an object go; return False if it wasn't there any more."""
         try:
-            await self._json("delete", kind, kind.path(namespace, name), body=body)
+            await self._json(verb, kind, path, body=body)
         except NotFound:
             return False
         except ConflictError as error:

@@ -71,7 +71,7 @@ class App:
             self._reconcile, workers=settings.reconcile.workers, group=lambda key: key[1]
         )
         self._tasks_by_uid: dict[str, tuple[str, str]] = {}
-        self.calls = Calls(store=store, changed=self._call_changed)
+        self.calls = Calls(store=store, changed=self._call_changed, clock=clock)
         translations = Translations(gateway=gateway, cache=cache)
         self._tasks = TaskReconciler(
             settings=settings,

@@ -18,8 +18,9 @@ from opengpu_operator.reconcile.pods import main_container
 
 Object = Mapping[str, Any]
 
-#: How long an agent gets to deliver an answer that its worker gave just before it ended.
-DELIVERY_GRACE = timedelta(seconds=15)
+#: How long an agent gets to deliver an answer that its worker gave: it pauses for up to 10 s while the store is away,
+#: and may have begun a connection that takes 5 s to fail.
+DELIVERY_GRACE = timedelta(seconds=20)
 #: How long a busy worker (HTTP 409 or 503) is left alone; doubled per attempt up to the cap.
 BUSY_DELAY = timedelta(seconds=2)
 BUSY_DELAY_CAP = timedelta(seconds=60)
@@ -50,10 +51,29 @@ def _time(text: str) -> datetime:
     return datetime.fromisoformat(text)
 
 
+#: States of a record by which the worker or its agent itself said what became of the call.
+SETTLED = frozenset({"answered", "refused", "busy"})
+
+
+def delivery_left(since: datetime, now: datetime) -> float:
+    """Return for how many seconds an answer that could be delivered ``since`` may still come; 0: it would be there."""
+    return max(0.0, (since + DELIVERY_GRACE - now).total_seconds())
+
+
 def judge(
-    record: Mapping[str, Any], *, pods: Iterable[Object], attempt: int, max_attempts: int, now: datetime
+    record: Mapping[str, Any],
+    *,
+    pods: Iterable[Object],
+    attempt: int,
+    max_attempts: int,
+    store_since: datetime | None,
+    now: datetime,
 ) -> Verdict:
-    """Return what to do about attempt ``attempt``, given the store's record of it and the task's pods."""
+    """Return what to do about attempt ``attempt``, given the store's record of it and the task's pods.
+
+    ``store_since`` is since when the store is there, None while it isn't. Unless the record is SETTLED, an end or
+    another attempt is concluded from what it lacks: that asks for a record which is as new as the pods.
+    """
     state = record["state"]
     if state == "answered":
         return Verdict(step=Step.ANSWERED, reason=Reason.ANSWERED)
@@ -85,8 +105,8 @@ def judge(
     crashed = _crash(pod, record)
     if crashed is not None:
         ended, message = crashed
-        left = (ended + DELIVERY_GRACE - now).total_seconds()
-        if left > 0:
+        left = delivery_left(max(ended, store_since or now), now)
+        if left:
             return Verdict(step=Step.WAIT, reason=Reason.CALLED, again=left)
         return Verdict(step=Step.FAIL, reason=Reason.WORKER_CRASHED, message=message)
     return Verdict(step=Step.WAIT, reason=Reason.RUNNING if state == "claimed" else Reason.CALLED)

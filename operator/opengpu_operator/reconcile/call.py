@@ -40,8 +40,14 @@ from opengpu_operator.settings import Settings
 CALL_LIMIT = 1024 * 1024
 #: How long after a task's end the store is asked whether there was an answer in time.
 STORE_PATIENCE = timedelta(minutes=10)
+#: How often it is asked meanwhile.
+STORE_RETRY = 10.0
 #: How often a file that isn't in the store yet is looked for, which nothing tells us of.
 DATA_RETRY = 10.0
+#: What is concluded about an attempt, as opposed to waited for.
+_CONCLUSIONS = {attempt.Step.FAIL, attempt.Step.RETRY, attempt.Step.CONFIRM_LOSS}
+#: How the store refuses what a user wrote.
+_USERS = {HTTPStatus.BAD_REQUEST, HTTPStatus.REQUEST_ENTITY_TOO_LARGE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +90,9 @@ class CallSteps:
             if error.status == HTTPStatus.NOT_FOUND:
                 self._calls.lost(task.metadata.uid)
                 raise Transient(Reason.STORE_UNAVAILABLE, "the store has lost the call") from error
-            raise Invalid(Reason.SPEC_REFUSED.about("data"), error.message) from error
+            if error.status in _USERS:
+                raise Invalid(Reason.SPEC_REFUSED.about("data"), error.message) from error
+            raise Transient(Reason.STORE_UNAVAILABLE, f"the store refuses the call: {error}") from error
 
     async def _attempt(
         self, task: Task, draft: Draft[TaskStatus], own_pods: Sequence[Mapping[str, Any]]
@@ -97,19 +105,39 @@ class CallSteps:
             await self._offer(task, number)
         status.attempts = number
         record = await self._calls.record(uid, number)
+        limit = task.spec.max_attempts or self._settings.tasks.max_attempts
+        # A busy worker is asked as often as it takes.
+        limit += status.busy_attempts or 0
+        verdict = self._judge(record, own_pods, number=number, limit=limit)
+        if verdict.step is attempt.Step.CONFIRM_LOSS:
+            own_pods = await self._alive(task)
+            verdict = self._judge(record, own_pods, number=number, limit=limit)
+        if verdict.step in _CONCLUSIONS and record["state"] not in attempt.SETTLED:
+            # It may have been answered with the pod's last breath, and nobody told us: the store itself is asked.
+            record = await self._calls.record(uid, number, fresh=True)
+            verdict = self._judge(record, own_pods, number=number, limit=limit)
+        if verdict.step is attempt.Step.CONFIRM_LOSS:
+            gone = f"the pod that ran attempt {number} is gone"
+            verdict = attempt.lost(Reason.POD_LOST, gone, attempt=number, max_attempts=limit)
         times = status.times = status.times or Times()
         sent = (record.get("times") or {}).get("sent")
         if sent is not None:
             status.task_status = TaskStatusName.ATTEMPTED
             times.called = times.called or timestamp(datetime.fromisoformat(sent))
             status.attempt_pod = record.get("claimedBy")
-        limit = task.spec.max_attempts or self._settings.tasks.max_attempts
-        # A busy worker is asked as often as it takes.
-        limit += status.busy_attempts or 0
-        verdict = attempt.judge(record, pods=own_pods, attempt=number, max_attempts=limit, now=draft.now)
-        if verdict.step is attempt.Step.CONFIRM_LOSS:
-            verdict = await self._confirm_loss(task, record, number=number, limit=limit)
         return self._judged(task, draft, verdict, record, number=number)
+
+    def _judge(
+        self, record: Mapping[str, Any], own_pods: Sequence[Mapping[str, Any]], *, number: int, limit: int
+    ) -> attempt.Verdict:
+        return attempt.judge(
+            record,
+            pods=own_pods,
+            attempt=number,
+            max_attempts=limit,
+            store_since=self._calls.since,
+            now=self._clock(),
+        )
 
     def _judged(
         self,
@@ -196,29 +224,17 @@ class CallSteps:
             if error.status == HTTPStatus.NOT_FOUND:
                 message = f"this namespace has stored no file with sha1 {sha1} yet"
                 raise Transient(Reason.DATA_NOT_FOUND, message, retry_after=DATA_RETRY) from error
-            raise Invalid(Reason.SPEC_REFUSED.about("dataFrom"), error.message) from error
+            if error.status in _USERS:
+                raise Invalid(Reason.SPEC_REFUSED.about("dataFrom"), error.message) from error
+            raise
 
-    async def _confirm_loss(
-        self, task: Task, record: Mapping[str, Any], *, number: int, limit: int
-    ) -> attempt.Verdict:
-        """Ask the API server whether the pod that took the attempt is really gone."""
-        holder = record["claimedBy"]
+    async def _alive(self, task: Task) -> Sequence[Mapping[str, Any]]:
+        """Return a task's pods as the API server has them now, since one isn't believed gone for not being seen."""
         selector = f"{TASK_UID}={task.metadata.uid}"
         alive = await self._gateway.list(POD, task.metadata.namespace, label_selector=selector)
         for pod in alive:
-            if pod["metadata"]["uid"] == holder:
-                self._cache.put(POD, pod)
-                return attempt.judge(
-                    record, pods=[pod], attempt=number, max_attempts=limit, now=self._clock()
-                )
-        # It may have answered with its last breath: look once more before the attempt is given up.
-        self._calls.refresh(task.metadata.uid, number)
-        latest = await self._calls.record(task.metadata.uid, number)
-        if latest["state"] != record["state"]:
-            return attempt.Verdict(step=attempt.Step.WAIT, again=0)
-        return attempt.lost(
-            Reason.POD_LOST, f"the pod that ran attempt {number} is gone", attempt=number, max_attempts=limit
-        )
+            self._cache.put(POD, pod)
+        return alive
 
     def _answered(self, task: Task, draft: Draft[TaskStatus], record: Mapping[str, Any]) -> End | None:
         """Write the answer down; return the end of the task, unless the answer is still to be confirmed."""
@@ -253,18 +269,27 @@ class CallSteps:
         return End(reason=Reason.ANSWERED, message=f"answered in attempt {record['attempt']}")
 
     async def answered_by(self, task: Task, draft: Draft[TaskStatus], moment: datetime) -> float | End | None:
-        """Return the end of a call that was answered by ``moment``, though nobody was there to see it then."""
-        known = self._calls.state(task.metadata.uid)
+        """Return the end of a call that was answered by ``moment``, though nobody was there to see it then.
+
+        None: it wasn't. A number of seconds: it may have been, and the store hears of it only now.
+        """
+        uid = task.metadata.uid
+        known = self._calls.state(uid)
         number = max(task.status.attempts, known[0] if known else 1)
+        patient = draft.now < moment + STORE_PATIENCE
         try:
-            record = await self._calls.record(task.metadata.uid, number)
+            record = await self._calls.record(uid, number, fresh=True)
         except StoreUnavailable as error:
-            if draft.now < moment + STORE_PATIENCE:
-                raise Transient(Reason.STORE_UNAVAILABLE, str(error)) from error
+            if patient:
+                raise Transient(Reason.STORE_UNAVAILABLE, str(error), retry_after=STORE_RETRY) from error
             return None
         except StoreRefused:
             # It was never offered, or is forgotten.
             return None
+        if patient and record["state"] not in {*attempt.SETTLED, "queued"}:
+            left = attempt.delivery_left(self._calls.since or draft.now, draft.now)
+            if left:
+                return left
         answered = (record.get("times") or {}).get("answered")
         if record["state"] != "answered" or not answered or datetime.fromisoformat(answered) > moment:
             return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
@@ -22,14 +23,21 @@ Record = dict[str, Any]
 class Calls:
     """The newest attempt of each task's call."""
 
-    def __init__(self, *, store: StoreClient, changed: Callable[[str, str], None]) -> None:
+    def __init__(
+        self,
+        *,
+        store: StoreClient,
+        changed: Callable[[str, str], None],
+        clock: Callable[[], datetime],
+    ) -> None:
         """``changed(namespace, task uid)`` is told of every change."""
         self._store = store
         self._changed = changed
+        self._clock = clock
         self._states: dict[str, tuple[int, str]] = {}
         self._records: dict[tuple[str, int], Record] = {}
-        self.available = False
-        """Whether the store answered last time; nothing is concluded from silence while it doesn't."""
+        self.since: datetime | None = None
+        """Since when the store is there; None while it is away. What it missed, agents tell it a little later."""
 
     def state(self, task: str) -> tuple[int, str] | None:
         """Return (attempt, state) of the newest attempt that the store is known to have."""
@@ -65,19 +73,23 @@ class Calls:
         if known is None or known[0] < attempt:
             self._states[task] = (attempt, "queued")
 
-    async def record(self, task: str, attempt: int) -> Record:
-        """Return the store's record of an attempt, from memory while its state is the one last announced."""
+    async def record(self, task: str, attempt: int, *, fresh: bool = False) -> Record:
+        """Return the store's record of an attempt, from memory while its state is the one last announced.
+
+        ``fresh``: the store is asked all the same, since it may be away, and announce nothing.
+        """
         state = self._states.get(task)
         cached = self._records.get((task, attempt))
-        if cached is not None and state == (attempt, cached["state"]):
+        if not fresh and cached is not None and state == (attempt, cached["state"]):
             return cached
-        record = await self._store.get_call(task, attempt)
+        try:
+            record = await self._store.get_call(task, attempt)
+        except StoreUnavailable:
+            # Seen before the feed does, whose request may still hang.
+            self.since = None
+            raise
         self._records[task, attempt] = record
         return record
-
-    def refresh(self, task: str, attempt: int) -> None:
-        """Have the next :meth:`record` ask the store."""
-        self._records.pop((task, attempt), None)
 
     def lost(self, task: str) -> None:
         """Have a call offered again: the store has no record of it."""
@@ -95,28 +107,27 @@ class Calls:
             for attempt in range(1, known[0] + 1):
                 self._records.pop((task, attempt), None)
 
-    def known(self) -> list[str]:
-        """Return the UIDs of all tasks that the store holds calls of."""
-        return list(self._states)
-
     async def follow(self) -> None:
         """Follow the change feed until cancelled; a store that is away is waited for."""
         after, epoch = 0, ""
-        delay = 0.2
+        delay, following = 0.2, False
         while True:
             try:
                 feed = await self._store.changes(after=after, epoch=epoch, wait=25)
-            except StoreUnavailable as error:
-                if self.available:
+            except (StoreUnavailable, StoreRefused) as error:
+                if following:
                     logger.warning("the store is unavailable: %s", error)
-                self.available = False
+                following, self.since = False, None
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, 10)
                 continue
             delay = 0.2
-            if not self.available:
+            if not following:
                 logger.info("following the store's changes")
-            self.available = True
+            following = True
+            if self.since is None or feed["epoch"] != epoch:
+                # Another epoch is another process of the store's: for a moment there was none.
+                self.since = self._clock()
             after, epoch = feed["last"], feed["epoch"]
             for change in feed["changes"]:
                 known = self._states.get(change["task"])

@@ -19,13 +19,23 @@ def expires_at(task: Task, source: Source | None, settings: TaskSettings) -> dat
     """Return when the task expires: its own wish, bounded by the cluster's maximum and the source's.
 
     A task that doesn't say gets the cluster's default. The clock runs from creation, whether or not the task could
-    start: who waits for an answer wants to know by then.
+    start: who waits for an answer wants to know by then. A running task keeps what it started with, unless it is
+    itself told otherwise: terms and settings that change are for those that come.
     """
-    seconds = task.spec.expiry_seconds or settings.default_expiry_seconds
+    granted = _granted(task)
+    seconds = task.spec.expiry_seconds or granted or settings.default_expiry_seconds
     limits = [settings.max_expiry_seconds]
     if source is not None and source.spec.max_expiry_seconds is not None:
         limits.append(source.spec.max_expiry_seconds)
-    return task.metadata.creation_timestamp + timedelta(seconds=min([seconds, *limits]))
+    limit = max(min(limits), granted or 0)
+    return task.metadata.creation_timestamp + timedelta(seconds=min(seconds, limit))
+
+
+def _granted(task: Task) -> float | None:
+    """Return how many seconds a task has that runs; None for one that doesn't yet."""
+    if task.status.revision is None or task.status.expires_at is None:
+        return None
+    return (datetime.fromisoformat(task.status.expires_at) - task.metadata.creation_timestamp).total_seconds()
 
 
 def finished_at(task: Task) -> datetime | None:

@@ -9,7 +9,7 @@ from opengpu_operator.api.conditions import is_true
 from opengpu_operator.api.meta import Meta
 from opengpu_operator.api.reasons import ConditionType
 from opengpu_operator.kube.cache import Cache
-from opengpu_operator.kube.errors import NotFound
+from opengpu_operator.kube.errors import ConflictError, NotFound
 from opengpu_operator.kube.events import Recorder
 from opengpu_operator.kube.gateway import Gateway
 from opengpu_operator.kube.kinds import Kind
@@ -35,16 +35,29 @@ class StatusWriter:
         self._recorder = recorder
         self._event_type = event_type
 
-    async def write(self, metadata: Meta, draft: Draft[Any]) -> bool:
-        """Write the status if it differs from what was there; return whether the object is still there."""
+    async def write(self, metadata: Meta, draft: Draft[Any], *, version: str | None = None) -> bool:
+        """Write the status if it differs from what was there; return whether the object is still there.
+
+        With ``version``, the resource version that the status was made from, a newer one is never overwritten:
+        another operator may have written it, which we are told of late. Raises ConflictError then.
+        """
         after = draft.status.dump()
         if after != draft.before:
             try:
                 stored = await self._gateway.replace_status(
-                    self._kind, metadata.namespace, metadata.name, after, uid=metadata.uid
+                    self._kind, metadata.namespace, metadata.name, after, uid=metadata.uid, version=version
                 )
             except NotFound:
                 return False
+            except ConflictError:
+                found = await self._gateway.get(self._kind, metadata.namespace, metadata.name)
+                if found is None:
+                    return False
+                self._cache.put(self._kind, found)
+                if found["metadata"]["uid"] != metadata.uid or found.get("status") != after:
+                    raise
+                # We wrote it ourselves: the answer to our first try was lost.
+                stored = found
             self._cache.put(self._kind, stored)
         ready = draft.get(ConditionType.READY)
         if ready is not None and ready.reason != draft.reason_before:

@@ -35,7 +35,7 @@ from opengpu_operator.desired import names
 from opengpu_operator.desired.context import JobContext
 from opengpu_operator.desired.job import JobObjects, build
 from opengpu_operator.kube.cache import Cache
-from opengpu_operator.kube.errors import ConflictError, NotFound
+from opengpu_operator.kube.errors import ConflictError, NotFound, TooManyRequests
 from opengpu_operator.kube.events import Recorder
 from opengpu_operator.kube.gateway import Gateway
 from opengpu_operator.kube.kinds import (
@@ -68,6 +68,8 @@ class Plan:
     """What a job's objects were when they were last built: enough to see that nothing is missing."""
 
     key: tuple[object, ...]
+    digest: str
+    """The file's."""
     children: tuple[tuple[Kind, str, str, str], ...]
     urls: tuple[Url, ...]
     routed: bool
@@ -176,7 +178,7 @@ class TaskReconciler:
         ends = expiry.expires_at(task, source, self._settings.tasks)
         status.expires_at = timestamp(ends)
         if now >= ends:
-            return await self._expired(task, draft, ends)
+            return await self._expired(task, draft, source, ends)
         left = (ends - now).total_seconds()
         revision, started = await self._revision(task, draft, source)
         if task.spec.suspend and not started:
@@ -200,37 +202,50 @@ class TaskReconciler:
             raise blocked
         return left if again is None else min(left, again)
 
-    async def _expired(self, task: Task, draft: Draft[TaskStatus], ends: datetime) -> float | None:
+    async def _expired(
+        self, task: Task, draft: Draft[TaskStatus], source: Source | None, ends: datetime
+    ) -> float | None:
         """End a task whose time is over, unless it was answered or done in time and nobody was there to see it."""
-        if task.spec.is_call and task.status.revision is not None:
+        revision = self._started(task)
+        if revision is not None and task.spec.is_call:
             end = await self._call.answered_by(task, draft, ends)
             if isinstance(end, End):
                 return self._end(task, draft, end)
-        plan = self._plans.get(task.metadata.uid)
-        if not task.spec.is_call and task.status.revision is not None:
+            if end is not None:
+                return end
+        elif revision is not None:
+            main = await self._main_service(task, source, revision)
             jobs = [obj for _, obj in self._cache.children(task.metadata.uid, JOB)]
-            done = [
-                job
-                for job in jobs
-                if (plan is None or gates.component(job) == plan.main) and _done_by(job, ends)
-            ]
-            if done and (plan is not None or len(jobs) == 1):
-                name = gates.component(done[0])
-                return self._end(task, draft, End(reason=Reason.COMPLETED, message=f"{name} completed"))
+            if any(gates.component(job) == main and _done_by(job, ends) for job in jobs):
+                return self._end(task, draft, End(reason=Reason.COMPLETED, message=f"{main} completed"))
         end = End(reason=Reason.EXPIRED, message=f"expired at {timestamp(ends)}", failed=True)
         return self._end(task, draft, end)
+
+    async def _main_service(self, task: Task, source: Source | None, revision: str) -> str | None:
+        """Return the component of a task's main service; None if its objects can't be made any more."""
+        plan = self._plans.get(task.metadata.uid)
+        if plan is None:
+            try:
+                plan, _ = await self._planned(task, source, revision)
+            except ReconcileError:
+                return None
+        return plan.main
+
+    def _started(self, task: Task) -> str | None:
+        """Return the translation that a task runs, also while its status doesn't say so yet; None if it runs none."""
+        status = task.status
+        if status.revision is None and (made_from := self._made_from(task.metadata.uid)) is not None:
+            status.environment, status.revision = made_from
+        return status.revision
 
     async def _revision(
         self, task: Task, draft: Draft[TaskStatus], source: Source | None
     ) -> tuple[str, bool]:
         """Return the translation that the task runs, and whether it was chosen before now."""
         status, spec = task.status, task.spec
-        if status.revision is not None and status.environment is not None:
-            return status.revision, True
-        made_from = self._made_from(task.metadata.uid)
-        if made_from is not None:
-            status.environment, status.revision = made_from
-            return status.revision, True
+        started = self._started(task)
+        if started is not None:
+            return started, True
         if source is None:
             message = f"there is no OpenGPUSource {spec.source_ref.name} yet"
             draft.set(
@@ -282,18 +297,15 @@ class TaskReconciler:
         self, task: Task, draft: Draft[TaskStatus], source: Source | None, revision: str
     ) -> Plan:
         uid = task.metadata.uid
-        source_uid = source.metadata.uid if source else None
-        key = (task.metadata.generation, revision, source_uid)
         plan = self._plans.get(uid)
-        if plan is None or plan.key != key or self._children.missing(plan.children):
-            translation = await self._translations.get(task.metadata.namespace, revision)
-            if translation is None:
-                raise Waiting(Reason.SOURCE_NOT_READY, f"ControllerRevision {revision} isn't there")
-            objects = build(translation, self._context(task, source), self._settings)
-            wanted = _stamped(objects.everything, task, revision)
-            plan = self._plans[uid] = _plan(key, objects, wanted, translation)
+        if plan is None or plan.key != _key(task, source, revision) or self._children.missing(plan.children):
+            plan, wanted = await self._planned(task, source, revision)
+            self._plans[uid] = plan
             await self._children.ensure(wanted)
             await self._children.prune(uid, keep={child[:3] for child in plan.children})
+        # Chosen before a crash, it isn't there yet.
+        task.status.source_digest = plan.digest
+        draft.set(ConditionType.SOURCE_RESOLVED, status=True, reason=Reason.FETCHED, message=plan.digest)
         task.status.urls = list(plan.urls)
         task.status.gpus = plan.gpus
         if plan.routed:
@@ -308,6 +320,17 @@ class TaskReconciler:
         else:
             draft.drop(ConditionType.ROUTED)
         return plan
+
+    async def _planned(
+        self, task: Task, source: Source | None, revision: str
+    ) -> tuple[Plan, list[dict[str, Any]]]:
+        """Return the plan of a job, and its objects."""
+        translation = await self._translations.get(task.metadata.namespace, revision)
+        if translation is None:
+            raise Waiting(Reason.SOURCE_NOT_READY, f"ControllerRevision {revision} isn't there")
+        objects = build(translation, self._context(task, source), self._settings)
+        wanted = _stamped(objects.everything, task, revision)
+        return _plan(_key(task, source, revision), objects, wanted, translation), wanted
 
     def _context(self, task: Task, source: Source | None) -> JobContext:
         job = task.status.job_id or ""
@@ -389,13 +412,27 @@ class TaskReconciler:
             self._cache.put(POD, stored)
 
     async def _replace(self, pod: Mapping[str, Any], draft: Draft[TaskStatus]) -> None:
-        """Replace a pod whose agent's container restarted: the socket that the job has open is dead."""
-        metadata = pod["metadata"]
-        await self._gateway.delete(POD, metadata["namespace"], metadata["name"], uid=metadata["uid"])
+        """Replace a pod whose agent's container restarted: the socket that the job has open is dead.
+
+        It is evicted, since its Job would take a deletion for a failure of its own.
+        """
+        namespace, name, uid = (pod["metadata"][key] for key in ("namespace", "name", "uid"))
+        try:
+            await self._gateway.evict(namespace, name, uid=uid)
+        except TooManyRequests as error:
+            # A PodDisruptionBudget forbids it for now. All else that the task needs goes on.
+            logger.warning("%s can't be replaced yet: %s", name, error)
+            return
+        # Whether it is on its way out or gone, it isn't evicted twice.
+        left = await self._gateway.get(POD, namespace, name)
+        if left is None:
+            self._cache.drop(POD, namespace, name, uid)
+        else:
+            self._cache.put(POD, left)
         draft.event(
             "Warning",
             Reason.AGENT_RESTARTED,
-            f"the gpux agent of pod {metadata['name']} restarted, so /gpux_api is dead in it; the pod is replaced",
+            f"the gpux agent of pod {name} restarted, so /gpux_api is dead in it; the pod is replaced",
         )
 
     def _scheduling(self, draft: Draft[TaskStatus], summary: pods.Summary, times: Times) -> None:
@@ -526,7 +563,7 @@ class TaskReconciler:
     # --- writing --------------------------------------------------------------------------------------------------
 
     async def _write(self, task: Task, draft: Draft[TaskStatus]) -> None:
-        written = await self._status.write(task.metadata, draft)
+        written = await self._status.write(task.metadata, draft, version=task.metadata.resource_version)
         self._starting.pop(task.metadata.uid, None)
         if written and _uses(draft.before) != _uses(task.status.dump()):
             # Our own write comes back as no news, and the source waits for it.
@@ -603,11 +640,17 @@ def _stamped(objects: Iterable[dict[str, Any]], task: Task, revision: str) -> li
 _SHAPING = {"env", "resources", "services", "ports", "storage", "main_service", "owner", "suspend"}
 
 
+def _key(task: Task, source: Source | None, revision: str) -> tuple[object, ...]:
+    """Return what a plan follows from."""
+    return task.metadata.generation, revision, source.metadata.uid if source else None
+
+
 def _plan(
     key: tuple[object, ...], objects: JobObjects, wanted: list[dict[str, Any]], translation: Translation
 ) -> Plan:
     return Plan(
         key=key,
+        digest=translation.digest,
         children=tuple(
             (kind_of(obj), obj["metadata"]["namespace"], obj["metadata"]["name"], spec_hash(obj) or "")
             for obj in wanted

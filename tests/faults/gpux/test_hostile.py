@@ -222,6 +222,15 @@ def test_answers_that_are_none(lab, body, expected):
     assert lab.record(1)["answer"] is None
 
 
+@pytest.mark.parametrize("when", ["now", "-1", "nan", "1e300"])
+def test_answers_of_no_time(lab, when):
+    path = f"/v1/calls/{TASK}/1/answer?answeredAt={when}"
+    status, _, content = lab.ask("PUT", path, body=b"{}", bearer=TENANT)
+    assert status == 400, content
+    assert "answeredAt" in error_of(content)
+    assert lab.record(1)["answer"] is None
+
+
 def test_an_answer_of_the_largest_size(lab):
     lab.ask("PUT", "/v1/calls/task-4/1", body={**GOOD_CALL, "address": "0x4"})
     largest = json.dumps("x" * ((16 << 20) - 2)).encode()

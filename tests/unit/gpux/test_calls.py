@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 
 import pytest
 
@@ -99,6 +100,23 @@ async def test_one_answer(book):
     assert not await book.answer("t", 1, namespace="a", answer=ANSWER)
     with pytest.raises(CallConflictError):
         await book.answer("t", 1, namespace="a", answer=ANSWER._replace(sha256="3" * 64))
+
+
+@pytest.mark.parametrize(
+    ("said", "recorded"),
+    [
+        (None, "2026-01-01T12:00:00.000+00:00"),
+        ("2026-01-01T11:59:00.000+00:00", "2026-01-01T11:59:00.000+00:00"),
+        ("2026-01-01T12:01:00.000+00:00", "2026-01-01T12:00:00.000+00:00"),
+    ],
+    ids=["not said", "while the store was away", "by a clock that is ahead"],
+)
+async def test_the_agent_says_when_the_worker_answered(tmp_path, executor, said, recorded):
+    noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
+    book = CallBook(str(tmp_path), executor=executor, clock=lambda: noon)
+    await book.put(request())
+    await book.answer("t", 1, namespace="a", answer=ANSWER, answered_at=said)
+    assert book.get("t", 1).times["answered"] == recorded
 
 
 async def test_everything_survives_a_restart(tmp_path, executor, book):

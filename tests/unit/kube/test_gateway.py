@@ -255,6 +255,30 @@ async def test_a_status_is_written_to_exactly_one_object(gateway, server):
     ]
 
 
+async def test_a_status_may_be_of_one_version_only(gateway, server):
+    await gateway.replace_status(TASK, "ns", "a", {}, uid="u", version="7")
+    replaced = {"op": "replace", "path": "/metadata/resourceVersion", "value": "7"}
+    assert json.loads(server.asked[0][3])[-1] == replaced
+
+
+async def test_an_eviction_is_of_one_pod(gateway, server):
+    assert await gateway.evict("ns", "a", uid="1")
+    method, path, _, body = server.asked[0]
+    assert (method, path) == ("POST", POD.path("ns", "a", "eviction"))
+    eviction = json.loads(body)
+    assert (eviction["apiVersion"], eviction["kind"]) == ("policy/v1", "Eviction")
+    assert eviction["metadata"] == {"namespace": "ns", "name": "a"}
+    assert eviction["deleteOptions"]["preconditions"] == {"uid": "1"}
+
+
+async def test_an_eviction_of_what_is_gone_or_forbidden_for_now(gateway, server):
+    server.answers = [(404, {"reason": "NotFound"}, {})]
+    assert not await gateway.evict("ns", "a", uid="1")
+    server.answers = [(429, {"message": "it would violate the pod's disruption budget"}, {})]
+    with pytest.raises(TooManyRequests, match="budget"):
+        await gateway.evict("ns", "a", uid="1")
+
+
 async def test_a_subresource_is_patched_by_itself(gateway, server):
     await gateway.merge_patch(DEPLOYMENT, "ns", "a", {"spec": {"replicas": 0}}, subresource="scale")
     method, path, _, body = server.asked[0]

@@ -1,16 +1,22 @@
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
 from opengpu_operator.api.reasons import Reason
-from opengpu_operator.reconcile.attempt import Step, Verdict, judge
+from opengpu_operator.reconcile.attempt import DELIVERY_GRACE, Step, Verdict, judge
 from tests.unit.reconcile.builders import NOW, at, pod, terminated
 
 
 def verdict(
-    state: str, *, pods: list[dict[str, Any]] | None = None, attempt: int = 1, **record: Any
+    state: str,
+    *,
+    pods: list[dict[str, Any]] | None = None,
+    attempt: int = 1,
+    store_since: float | None = -3600,
+    **record: Any,
 ) -> Verdict:
     sent = {"times": {"sent": at(0)}} if state in {"sent", "accepted", "unknown"} else {}
     holder = {} if state == "queued" else {"claimedBy": "pod-web"}
@@ -19,6 +25,7 @@ def verdict(
         pods=[pod("web")] if pods is None else pods,
         attempt=attempt,
         max_attempts=3,
+        store_since=None if store_since is None else NOW + timedelta(seconds=store_since),
         now=NOW,
     )
 
@@ -75,10 +82,17 @@ def crashed(seconds: float, where: str = "lastState") -> list[dict[str, Any]]:
 def test_a_worker_that_ended_without_an_answer_gets_time_to_deliver_it_then_fails(where: str) -> None:
     record: dict[str, Any] = {"times": {"sent": at(-60)}}
     early = verdict("accepted", pods=crashed(-5, where), **record)
-    assert (early.step, early.again) == (Step.WAIT, 10)
+    assert (early.step, early.again) == (Step.WAIT, DELIVERY_GRACE.total_seconds() - 5)
     late = verdict("accepted", pods=crashed(-30, where), **record)
     assert (late.step, late.reason) == (Step.FAIL, Reason.WORKER_CRASHED)
     assert late.message == "the worker ended before it answered: OOMKilled, exit code 137"
+
+
+@pytest.mark.parametrize(("since", "gone"), [(-1, 1), (None, 0)])
+def test_and_as_much_from_when_the_store_is_there_to_deliver_to(since: float | None, gone: float) -> None:
+    record: dict[str, Any] = {"times": {"sent": at(-600)}, "store_since": since}
+    judged = verdict("accepted", pods=crashed(-300), **record)
+    assert (judged.step, judged.again) == (Step.WAIT, DELIVERY_GRACE.total_seconds() - gone)
 
 
 def test_a_worker_that_ended_in_the_second_of_the_call_did_end_after_it() -> None:

@@ -28,6 +28,32 @@ def test_the_tightest_bound_holds(wish: dict[str, Any], limit: int | None, secon
     assert expires_at(task(**wish), terms, SETTINGS) == NOW + timedelta(seconds=seconds)
 
 
+@pytest.mark.parametrize(
+    ("wish", "limit", "seconds"),
+    [
+        ({}, 60, 600),
+        ({"expirySeconds": 600}, 60, 600),
+        ({"expirySeconds": 300}, 60, 300),
+        ({"expirySeconds": 900}, 60, 600),
+        ({"expirySeconds": 900}, 1200, 900),
+        ({}, 1200, 600),
+    ],
+)
+def test_a_running_task_keeps_what_it_started_with_unless_it_is_itself_told_otherwise(
+    wish: dict[str, Any], limit: int, seconds: int
+) -> None:
+    running = task(status={"revision": "ocr-cpu-1", "expiresAt": at(600)}, **wish)
+    assert expires_at(running, source(maxExpirySeconds=limit), SETTINGS) == NOW + timedelta(seconds=seconds)
+    waiting = task(status={"expiresAt": at(600)}, **wish)
+    assert expires_at(waiting, source(maxExpirySeconds=60), SETTINGS) == NOW + timedelta(seconds=60)
+
+
+def test_settings_that_change_leave_running_tasks_alone() -> None:
+    running = task(status={"revision": "ocr-cpu-1", "expiresAt": at(3600)})
+    less = TaskSettings(default_expiry_seconds=60, max_expiry_seconds=60)
+    assert expires_at(running, source(), less) == NOW + timedelta(seconds=3600)
+
+
 def test_the_clock_runs_without_a_source() -> None:
     assert expires_at(task(age=100), None, SETTINGS) == NOW + timedelta(seconds=3500)
 

@@ -1,0 +1,408 @@
+"""A task from its creation to its end, with what a crash, a lost answer or a second operator can do to it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Collection
+from datetime import timedelta
+from typing import Any, cast
+
+import pytest
+
+from gpux.client import StoreClient
+from opengpu_operator.api.errors import Transient
+from opengpu_operator.api.labels import AGENT_CONTAINER, COMPONENT, TASK_UID
+from opengpu_operator.api.source import Environment
+from opengpu_operator.api.translation import Restart, Translation
+from opengpu_operator.kube.cache import Cache
+from opengpu_operator.kube.errors import ConflictError, TooManyRequests, Unavailable
+from opengpu_operator.kube.events import Recorder
+from opengpu_operator.kube.gateway import Gateway
+from opengpu_operator.kube.kinds import DEPLOYMENT, INGRESS, JOB, KINDS, POD, SECRET, SOURCE, TASK, Kind
+from opengpu_operator.reconcile.attempt import DELIVERY_GRACE
+from opengpu_operator.reconcile.calls import Calls
+from opengpu_operator.reconcile.task import TaskReconciler
+from opengpu_operator.reconcile.translations import Translations
+from opengpu_operator.settings import Settings
+from tests.support.jobs import service, translation, worker
+from tests.unit.reconcile.builders import NOW, at, pod, source, terminated
+from tests.unit.reconcile.fakes import ApiServer, Clock, Events, Store
+
+UID = "11111111-2222-3333-4444-555555555555"
+CALL = translation(worker(gpu=None), environment="cpu")
+BATCH = translation(
+    service("main", restart=Restart.NO), service("side", restart=Restart.NO), environment="cpu"
+)
+SPEC = {"sourceRef": {"name": "ocr"}, "expirySeconds": 600}
+
+
+class World:
+    """The API server and the store, which outlive every operator."""
+
+    def __init__(self) -> None:
+        self.api, self.store, self.clock, self.events = ApiServer(), Store(), Clock(), Events()
+
+    async def source(self, content: Translation, **spec: Any) -> None:
+        """Make or change the source, which offers one translation for cpu."""
+        made = source(imageEnvs={"cpu": {"composeUrl": "https://example.com/cpu.yaml"}}, **spec)
+        keeper = Translations(gateway=cast("Gateway", self.api), cache=Cache())
+        revision = await keeper.keep(made, Environment.CPU, content)
+        ready = {"name": "cpu", "ready": True, "revision": revision, "digest": content.digest}
+        obj = made.model_dump(mode="json", by_alias=True, exclude_none=True)
+        obj["status"] = {"observedGeneration": made.metadata.generation, "environments": [ready]}
+        self.api.put(SOURCE, obj)
+
+    def task(self, **spec: Any) -> None:
+        metadata = {
+            "name": "ask",
+            "namespace": "team",
+            "uid": UID,
+            "generation": 1,
+            "creationTimestamp": at(0),
+        }
+        self.api.put(TASK, {"metadata": metadata, "spec": {**SPEC, **spec}})
+
+    @property
+    def status(self) -> dict[str, Any]:
+        return dict(self.api.objects[TASK, "team", "ask"].get("status", {}))
+
+    def reason(self, type_: str = "Ready") -> str | None:
+        conditions = self.status.get("conditions", [])
+        return next((entry["reason"] for entry in conditions if entry["type"] == type_), None)
+
+    def run_pod(self, component: str = "worker", **parts: Any) -> dict[str, Any]:
+        """Have a pod of a service run."""
+        labels = {TASK_UID: UID, COMPONENT: component}
+        return self.api.put(POD, pod(component, metadata={"labels": labels}, **parts))
+
+
+class Operator:
+    """One process, from its start on."""
+
+    def __init__(self, world: World, *, sees: Collection[Kind] = KINDS) -> None:
+        """``sees``: what the watches have shown so far."""
+        self.world, self.cache = world, Cache()
+        gateway = cast("Gateway", world.api)
+        self.calls = Calls(store=cast("StoreClient", world.store), changed=lambda *_: None, clock=world.clock)
+        self.calls.since = NOW - timedelta(hours=1)
+        self.tasks = TaskReconciler(
+            settings=Settings.model_validate({"routes": {"domain": "gpux.example"}}),
+            gateway=gateway,
+            cache=self.cache,
+            recorder=cast("Recorder", world.events),
+            calls=self.calls,
+            translations=Translations(gateway=gateway, cache=self.cache),
+            counted=lambda *_: None,
+            store_key=lambda: b"a key of sixteen bytes or more",
+            resolvers=["10.96.0.10"],
+            clock=world.clock,
+        )
+        self.see(sees)
+
+    def see(self, kinds: Collection[Kind] = KINDS) -> None:
+        """Have the watches show everything there is."""
+        self.world.api.show(self.cache, kinds)
+
+    async def run(self) -> float | None:
+        """Reconcile as the queue does, but for what comes next."""
+        return await self.tasks.reconcile("team", "ask")
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def started(world: World, content: Translation = CALL, **spec: Any) -> Operator:
+    """Return an operator that has started a task: a call, unless told otherwise."""
+    await world.source(content)
+    world.task(**spec)
+    operator = Operator(world)
+    await operator.run()
+    world.api.asked.clear()
+    world.events.reasons.clear()
+    return operator
+
+
+WRITES = {"create", "patch", "status", "delete", "evict"}
+
+
+def writes(world: World) -> int:
+    return sum(count for (verb, _), count in world.api.asked.items() if verb in WRITES)
+
+
+# --- the happy path ---------------------------------------------------------------------------------------------------
+
+
+async def test_a_task_costs_one_write_per_child_and_one_for_its_status(world):
+    await world.source(CALL)
+    world.task(functionName="read")
+    operator = Operator(world)
+    world.api.asked.clear()
+    await operator.run()
+    asked = dict(world.api.asked)
+    # Read by the first task of a process that didn't translate the file itself.
+    assert asked.pop(("get", "ControllerRevision")) == 1
+    assert asked.pop(("status", "OpenGPUTask")) == 1
+    assert {verb for verb, _ in asked} == {"create"}
+    assert sum(asked.values()) == len(world.api.objects) - 3
+    world.api.asked.clear()
+    await operator.run()
+    operator.see()
+    await operator.run()
+    assert world.api.asked == {}
+
+
+async def test_an_end_is_written_before_anything_is_removed(world):
+    operator = await started(world, functionName="read")
+    world.store.now(UID, "answered", sent=1, answered=2)
+    operator.calls._states[UID] = (1, "answered")
+    world.api.refusals["status", "OpenGPUTask"] = Unavailable("etcd")
+    with pytest.raises(Unavailable):
+        await operator.run()
+    assert world.api.all(DEPLOYMENT)
+    world.api.refusals.clear()
+    assert await operator.run() == 0
+    assert world.reason("Complete") == "Answered"
+    assert world.api.all(DEPLOYMENT)
+    await operator.run()
+    assert {kind for kind, _, _ in world.api.objects if kind in {DEPLOYMENT, INGRESS, SECRET}} == set()
+    assert world.events.reasons == ["Answered"]
+
+
+# --- crashes ----------------------------------------------------------------------------------------------------------
+
+
+async def test_after_a_crash_before_the_status_was_written_nothing_is_made_or_chosen_anew(world):
+    await world.source(CALL)
+    world.task(functionName="read")
+    world.api.refusals["status", "OpenGPUTask"] = Unavailable("etcd")
+    with pytest.raises(Unavailable):
+        await Operator(world).run()
+    world.api.refusals.clear()
+    made = {key: obj["metadata"]["uid"] for key, obj in world.api.objects.items()}
+    (call,) = world.store.records
+    # Meanwhile the file has changed: new tasks get the new one.
+    await world.source(translation(worker("other", gpu=None), environment="cpu"))
+    operator = Operator(world)
+    world.api.asked.clear()
+    await operator.run()
+    after = {key: obj["metadata"]["uid"] for key, obj in world.api.objects.items()}
+    assert made.items() <= after.items()
+    assert len(after) == len(made) + 1, "the new translation"
+    assert writes(world) == 1, "the status"
+    assert list(world.store.records) == [call]
+    assert world.status["revision"] in {name for _, _, name in made}
+
+
+@pytest.mark.parametrize("creations", range(1, 5))
+async def test_a_crash_after_any_child_leaves_one_of_each(world, creations):
+    """The operator dies after so many creations; the watches of the next one show none of them yet."""
+    await world.source(CALL)
+    world.task(functionName="read")
+    count, create = itertools.count(1), world.api.create
+
+    async def dying(obj):
+        if next(count) > creations:
+            raise Unavailable("the operator died")
+        return await create(obj)
+
+    world.api.create = dying
+    with pytest.raises(Unavailable):
+        await Operator(world).run()
+    world.api.create = create
+    made = {key: obj["metadata"]["uid"] for key, obj in world.api.objects.items()}
+    await Operator(world, sees={SOURCE, TASK}).run()
+    after = {key: obj["metadata"]["uid"] for key, obj in world.api.objects.items()}
+    assert made.items() <= after.items()
+    assert world.status["attempts"] == 1
+    kinds = [kind.kind for kind, _, _ in world.api.objects]
+    assert len(kinds) == len(set(kinds)), kinds
+
+
+async def test_a_status_whose_answer_was_lost_is_not_written_twice(world):
+    await world.source(CALL)
+    world.task(functionName="read")
+    operator = Operator(world)
+    world.api.lost = {("status", "OpenGPUTask")}
+    with pytest.raises(Unavailable):
+        await operator.run()
+    version = world.api.objects[TASK, "team", "ask"]["metadata"]["resourceVersion"]
+    await operator.run()
+    assert world.api.objects[TASK, "team", "ask"]["metadata"]["resourceVersion"] == version
+
+
+async def test_a_second_operator_that_knows_less_cant_undo_an_end(world):
+    operator = await started(world, functionName="read")
+    stale = Operator(world)
+    world.store.now(UID, "answered", sent=1, answered=2)
+    operator.calls._states[UID] = (1, "answered")
+    await operator.run()
+    end = world.status
+    world.run_pod()
+    stale.see({POD})
+    stale.calls._records[UID, 1] = {"state": "accepted", "claimedBy": "pod-worker", "times": {"sent": at(1)}}
+    stale.calls._states[UID] = (1, "accepted")
+    with pytest.raises(ConflictError):
+        await stale.run()
+    assert world.status == end
+    # It has been told, and does what is left to do.
+    await stale.run()
+    assert world.status == end
+    assert world.api.all(DEPLOYMENT) == []
+
+
+# --- agents that restarted --------------------------------------------------------------------------------------------
+
+
+def with_dead_socket(world: World, component: str) -> None:
+    """Have a pod run whose agent's container is younger than the application's."""
+    world.run_pod(
+        component,
+        initContainerStatuses=[
+            {"name": AGENT_CONTAINER, "restartCount": 1, "state": {"running": {"startedAt": at(9)}}}
+        ],
+        containerStatuses=[{"name": component, "state": {"running": {"startedAt": at(1)}}}],
+    )
+
+
+@pytest.mark.parametrize(("content", "spec"), [(CALL, {"functionName": "read"}), (BATCH, {})])
+async def test_a_pod_whose_agent_restarted_is_evicted_once(world, content, spec):
+    operator = await started(world, content, **spec)
+    with_dead_socket(world, "worker" if spec else "main")
+    operator.see()
+    await operator.run()
+    # The watch hasn't shown the pod's end yet.
+    await operator.run()
+    await operator.run()
+    assert world.api.asked["evict", "Pod"] == 1
+    assert world.api.asked["delete", "Pod"] == 0, "its Job would take that for a failure"
+    assert world.events.reasons.count("AgentRestarted") == 1
+
+
+async def test_a_pod_that_is_gone_before_it_is_evicted_is_forgotten(world):
+    operator = await started(world, functionName="read")
+    with_dead_socket(world, "worker")
+    operator.see()
+    world.api.objects = {key: obj for key, obj in world.api.objects.items() if key[0] != POD}
+    await operator.run()
+    await operator.run()
+    assert world.api.asked["evict", "Pod"] == 1
+
+
+async def test_a_budget_that_forbids_the_eviction_stops_nothing_else(world):
+    operator = await started(world, BATCH)
+    with_dead_socket(world, "main")
+    operator.see()
+    world.api.refusals["evict", "Pod"] = TooManyRequests("the disruption budget needs 1", retry_after=1)
+    await operator.run()
+    assert "AgentRestarted" not in world.events.reasons
+    finish(world, "main", seconds=5)
+    operator.see()
+    await operator.run()
+    assert world.reason("Complete") == "Completed"
+
+
+# --- ends of a task's time --------------------------------------------------------------------------------------------
+
+
+def finish(world: World, component: str, *, seconds: float) -> None:
+    """Have the Job of a service complete so many seconds after NOW."""
+    (found,) = (job for job in world.api.all(JOB) if job["metadata"]["labels"][COMPONENT] == component)
+    done = {"type": "Complete", "status": "True"}
+    status = {"conditions": [done], "completionTime": at(seconds)}
+    world.api.change(JOB, "team", found["metadata"]["name"], status=status)
+
+
+@pytest.mark.parametrize(
+    ("component", "seconds", "reason"),
+    [("main", 599, "Completed"), ("main", 601, "Expired"), ("side", 599, "Expired")],
+)
+async def test_a_main_service_that_was_done_in_time_counts_though_nobody_was_there(
+    world, component, seconds, reason
+):
+    await started(world, BATCH)
+    finish(world, component, seconds=seconds)
+    world.clock.now += timedelta(seconds=700)
+    await Operator(world).run()
+    assert world.status["endReason"] == reason
+
+
+async def test_a_job_whose_translation_is_gone_just_expires(world):
+    await started(world, BATCH)
+    finish(world, "main", seconds=599)
+    world.api.objects = {
+        key: obj for key, obj in world.api.objects.items() if key[0].kind != "ControllerRevision"
+    }
+    world.clock.now += timedelta(seconds=700)
+    await Operator(world).run()
+    assert world.status["endReason"] == "Expired"
+
+
+async def test_an_answer_counts_though_the_status_was_never_written(world):
+    await world.source(CALL)
+    world.task(functionName="read")
+    world.api.refusals["status", "OpenGPUTask"] = Unavailable("etcd")
+    with pytest.raises(Unavailable):
+        await Operator(world).run()
+    world.api.refusals.clear()
+    world.store.now(UID, "answered", sent=1, answered=2)
+    world.clock.now += timedelta(seconds=700)
+    await Operator(world).run()
+    assert world.status["endReason"] == "Answered"
+
+
+async def test_a_store_that_is_away_at_the_end_is_waited_for_and_nothing_is_removed(world):
+    operator = await started(world, functionName="read")
+    world.store.now(UID, "accepted", sent=1)
+    operator.calls._states[UID] = (1, "accepted")
+    await operator.run()
+    world.store.leave()
+    world.clock.now += timedelta(seconds=600)
+    with pytest.raises(Transient):
+        await operator.run()
+    assert world.reason() == "StoreUnavailable"
+    assert world.api.all(DEPLOYMENT)
+    # It is back, and the agent brings what the worker answered in time.
+    world.store.error = None
+    operator.calls.since = world.clock.now
+    again = await operator.run()
+    assert again is not None
+    assert again > 1
+    assert "endReason" not in world.status
+    world.store.now(UID, "answered", answered=599)
+    await operator.run()
+    assert world.status["endReason"] == "Answered"
+
+
+async def test_a_running_task_keeps_its_time_whatever_becomes_of_its_sources_terms(world):
+    await started(world, functionName="read")
+    await world.source(CALL, maxExpirySeconds=60)
+    world.clock.now += timedelta(seconds=100)
+    await Operator(world).run()
+    assert world.status["expiresAt"] == at(600)
+    assert "endReason" not in world.status
+
+
+# --- what isn't concluded ---------------------------------------------------------------------------------------------
+
+
+async def test_a_crashed_worker_and_a_store_that_is_away_end_nothing(world):
+    operator = await started(world, functionName="read")
+    world.store.now(UID, "accepted", pod="pod-worker", sent=1)
+    operator.calls._states[UID] = (1, "accepted")
+    ended = {"name": "worker", "restartCount": 1, "lastState": terminated(5)}
+    world.run_pod("worker", containerStatuses=[ended])
+    operator.see()
+    await operator.run()
+    world.store.leave()
+    world.clock.now += timedelta(seconds=100)
+    with pytest.raises(Transient):
+        await operator.run()
+    assert world.reason() == "StoreUnavailable"
+    assert world.api.all(POD)
+    world.store.error = None
+    assert await operator.run() == DELIVERY_GRACE.total_seconds()
+    operator.calls.since = world.clock.now - DELIVERY_GRACE
+    await operator.run()
+    assert world.status["endReason"] == "WorkerCrashed"
