@@ -389,9 +389,15 @@ class Report:
     ) -> None:
         """Remember one finding; what the reason's rule says is used where nothing is given."""
         rule = RULES[reason]
+        severity = severity or rule.severity
+        if severity is Severity.ERROR:
+            self._errors += 1
+        if len(self._findings) >= MAX_FINDINGS:
+            self._dropped += 1
+            return
         line, column = at or self._locate(path)
         finding = Finding(
-            severity=severity or rule.severity,
+            severity=severity,
             reason=reason.value,
             path=format_path(path),
             line=line,
@@ -399,12 +405,12 @@ class Report:
             message=message or rule.meaning,
             advice=advice or rule.advice,
         )
-        if finding.severity is Severity.ERROR:
-            self._errors += 1
-        if len(self._findings) >= MAX_FINDINGS:
-            self._dropped += 1
-            return
         self._findings.setdefault((finding.reason, finding.path, finding.message), finding)
+
+    def count(self, errors: int) -> None:
+        """Count errors that are too many to be described."""
+        self._errors += errors
+        self._dropped += errors
 
     @property
     def refused(self) -> bool:
