@@ -21,7 +21,6 @@ import yaml
 from gpux.client import StoreClient
 from gpux.tokens import load_key, sign
 from opengpu_operator.compose.client import TranslatorClient
-from opengpu_operator.compose.server import run as run_translator
 from opengpu_operator.handlers import Informer, NoMemories, Scope, configure, login
 from opengpu_operator.kube.cache import Cache
 from opengpu_operator.kube.errors import KubeError
@@ -128,6 +127,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     setup(settings.logs)
     if options.command == "translator":
+        # Only the translator pays for what reads files.
+        from opengpu_operator.compose.server import run as run_translator  # noqa: PLC0415
+
         asyncio.run(run_translator(options.socket or settings.translator_socket, settings))
         return 0
     if options.namespace:

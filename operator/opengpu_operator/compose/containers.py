@@ -6,6 +6,7 @@ import math
 import re
 from typing import Any, Final
 
+from opengpu_operator.api.findings import Severity
 from opengpu_operator.api.translation import Restart, TranslateOptions
 from opengpu_operator.compose import values
 from opengpu_operator.compose.findings import FindingReason, Path, Report, clip
@@ -75,8 +76,6 @@ def environment(service: Definition, options: TranslateOptions, report: Report) 
             report.add(FindingReason.ENV_STRIPPED, path, f"{name} is left out.")
         else:
             result[name] = value
-    if service.get("env_file") is not None:
-        report.add(FindingReason.ENV_FILE_IGNORED, service.at("env_file"))
     return result
 
 
@@ -267,6 +266,7 @@ def sysctls(service: Definition, report: Report) -> list[dict[str, str]]:
 def resources(service: Definition, report: Report) -> dict[str, dict[str, str]]:
     """Return limits and requests of CPU and memory, as Kubernetes' quantities."""
     asked: dict[str, dict[str, float]] = {"limits": {}, "requests": {}}
+    places: dict[str, Path] = {}
     for key, place, resource in (
         ("limits", ("cpus",), "cpu"),
         ("limits", ("mem_limit",), "memory"),
@@ -282,13 +282,15 @@ def resources(service: Definition, report: Report) -> dict[str, dict[str, str]]:
         )
         if amount > 0:
             asked[key][resource] = amount
+            if key == "requests":
+                places[resource] = service.at(*place)
     for resource, amount in list(asked["requests"].items()):
         limit = asked["limits"].get(resource)
         if limit is not None and amount > limit:
             asked["requests"][resource] = limit
             report.add(
                 FindingReason.RESOURCES_CLAMPED,
-                service.at("deploy", "resources") if service.get("deploy") else service.path,
+                places[resource],
                 f"The reservation of {resource} is larger than its limit; the limit counts.",
             )
     return {
@@ -334,6 +336,13 @@ def restart(service: Definition, report: Report) -> tuple[Restart, int | None]:
             case other:
                 path = service.at("deploy", "restart_policy", "condition")
                 report.add(FindingReason.BAD_VALUE, path, f"{clip(other)} is no condition to restart.")
+        if attempts is not None and result[0] is not Restart.ON_FAILURE:
+            report.add(
+                FindingReason.KEY_IGNORED,
+                service.at("deploy", "restart_policy", "max_attempts"),
+                "max_attempts is ignored: only on-failure counts.",
+                severity=Severity.WARNING,
+            )
     if (
         service.get("deploy", "mode") in ("replicated-job", "global-job")
         and result[0] is not Restart.ON_FAILURE
@@ -377,8 +386,9 @@ def node_selector(service: Definition, report: Report) -> dict[str, str]:
             result["kubernetes.io/arch"] = _ARCHITECTURES[value]
         elif (name, value) != ("node.platform.os", "linux"):
             wishes.append((values.text(written), ("deploy", "placement", "constraints", index)))
-    if service.get("deploy", "mode") in ("global", "global-job"):
-        wishes.append(("mode: global", ("deploy", "mode")))
+    mode = service.get("deploy", "mode")
+    if mode not in (None, "", "replicated", "replicated-job"):
+        wishes.append((f"mode: {mode}", ("deploy", "mode")))
     for wish, place in wishes:
         report.add(FindingReason.PLACEMENT_IGNORED, service.at(*place), f"{clip(wish)} is ignored.")
     return result

@@ -104,6 +104,8 @@ class FindingReason(StrEnum):
     # Found between the files of one source
     ENVIRONMENTS_DIFFER = "EnvironmentsDiffer"
 
+    LOOSE_VALUE = "LooseValue"
+
     # Ignored
     KEY_IGNORED = "KeyIgnored"
     PROFILE_INACTIVE = "ProfileInactive"
@@ -151,6 +153,11 @@ RULES: Final[Mapping[FindingReason, Rule]] = {
     ),
     _R.BAD_VALUE: Rule(
         _E, "The value can't be understood.", "Write the value as the Compose specification says."
+    ),
+    _R.LOOSE_VALUE: Rule(
+        _W,
+        "Compose doesn't allow the value as it is written; it is read as what it can only mean.",
+        "Write the value as the Compose specification says.",
     ),
     _R.MISSING_KEY: Rule(_E, "A key that Compose requires is missing.", "Add the key."),
     _R.BAD_INTERPOLATION: Rule(
@@ -397,9 +404,15 @@ class Report:
     ) -> None:
         """Remember one finding; what the reason's rule says is used where nothing is given."""
         rule = RULES[reason]
+        severity = severity or rule.severity
+        if severity is Severity.ERROR:
+            self._errors += 1
+        if len(self._findings) >= MAX_FINDINGS:
+            self._dropped += 1
+            return
         line, column = at or self._locate(path)
         finding = Finding(
-            severity=severity or rule.severity,
+            severity=severity,
             reason=reason.value,
             path=format_path(path),
             line=line,
@@ -407,12 +420,12 @@ class Report:
             message=message or rule.meaning,
             advice=advice or rule.advice,
         )
-        if finding.severity is Severity.ERROR:
-            self._errors += 1
-        if len(self._findings) >= MAX_FINDINGS:
-            self._dropped += 1
-            return
         self._findings.setdefault((finding.reason, finding.path, finding.message), finding)
+
+    def count(self, errors: int) -> None:
+        """Count errors that are too many to be described."""
+        self._errors += errors
+        self._dropped += errors
 
     @property
     def refused(self) -> bool:

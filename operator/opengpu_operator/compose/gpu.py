@@ -17,6 +17,8 @@ from opengpu_operator.compose.project import Definition
 _RENDER: Final = re.compile(r"/dev/dri/renderD\d+")
 _NVIDIA_DEVICE: Final = re.compile(r"/dev/nvidia\d+")
 _CDI: Final = re.compile(r"(nvidia|amd)\.com/[a-z]+=(.+)")
+#: Parts of NVIDIA's driver that containers don't get by default.
+_DRIVER_PARTS: Final = frozenset({"display", "ngx", "compat32"})
 _NONE: Final = frozenset({"", "none", "void"})
 #: More than any machine has: a typing error.
 _MAX_COUNT: Final = 64
@@ -68,20 +70,23 @@ class _Reader:
             for index, entry in enumerate(gpus):
                 wishes += self._entry({"capabilities": ["gpu"], **entry}, service.at("gpus", index))
         elif gpus is not None:
+            # The schema allows one string: all.
             self.place = service.at("gpus")
-            wishes.append(_Wish(self._vendor(), None if gpus == "all" else self._count(gpus, self.place)))
+            wishes.append(_Wish(self._vendor(), None))
         base = ("deploy", "resources", "reservations")
         for index, entry in enumerate(service.get(*base, "devices") or []):
             wishes += self._entry(entry, service.at(*base, "devices", index))
         for index, entry in enumerate(service.get(*base, "generic_resources") or []):
-            spec = entry.get("discrete_resource_spec") if isinstance(entry, dict) else None
-            kind = values.text(spec.get("kind")) if isinstance(spec, dict) else ""
-            path = service.at(*base, "generic_resources", index)
-            if spec and "GPU" in kind.upper():
+            spec = entry.get("discrete_resource_spec") or {}
+            kind = values.text(spec.get("kind"))
+            path = service.at(*base, "generic_resources", index, "discrete_resource_spec")
+            if "GPU" in kind.upper():
                 vendor = Vendor.AMD if "AMD" in kind.upper() else self._vendor()
-                wishes.append(_Wish(vendor, self._count(spec.get("value", 1), path)))
+                wishes.append(_Wish(vendor, self._count(spec.get("value", 1), (*path, "value"))))
             else:
-                self._report.add(FindingReason.KEY_IGNORED, path, f"The resource {clip(kind)} is not a GPU.")
+                self._report.add(
+                    FindingReason.KEY_IGNORED, (*path, "kind"), f"The resource {clip(kind)} is not a GPU."
+                )
         return wishes
 
     def devices(self) -> list[_Wish]:
@@ -134,27 +139,42 @@ class _Reader:
         return Vendor.NVIDIA
 
     def _entry(self, entry: dict[str, Any], path: Path) -> list[_Wish]:
-        self.place = path
+        self.place = (*path, "count") if entry.get("count") is not None else path
         driver = values.text(entry.get("driver")).lower()
-        capabilities = _flat(entry.get("capabilities"))
+        capabilities = [name.lower() for name in entry["capabilities"]]
         ids = values.strings(entry.get("device_ids"))
         count = entry.get("count")
         if count is not None and ids:
             self._report.add(FindingReason.BAD_VALUE, path, "count and device_ids can't be given together.")
         if driver == "cdi" or any(_CDI.fullmatch(name) for name in ids):
             match = next((match for name in ids if (match := _CDI.fullmatch(name))), None)
-            return self._ids(ids, Vendor(match.group(1)) if match else self._vendor(), path)
+            vendor = Vendor(match.group(1)) if match else self._vendor()
+            return self._ids(ids, vendor, (*path, "device_ids"))
         known = driver in ("nvidia", "amd", "amdgpu", "rocm")
         if not known and "gpu" not in capabilities and not any("nvidia" in name for name in capabilities):
             what = driver or ", ".join(capabilities) or "this"
-            self._report.add(FindingReason.DEVICE_REFUSED, path, f"{clip(what)} is not a GPU.")
+            self._report.add(
+                FindingReason.DEVICE_REFUSED, (*path, "capabilities"), f"{clip(what)} is not a GPU."
+            )
             return []
+        for name in _DRIVER_PARTS & set(capabilities):
+            self._report.add(
+                FindingReason.KEY_IGNORED,
+                (*path, "capabilities"),
+                f"{name} is ignored: name it in NVIDIA_DRIVER_CAPABILITIES.",
+            )
         vendor = self._vendor() if not known else Vendor.NVIDIA if driver == "nvidia" else Vendor.AMD
+        if driver and not known:
+            self._report.add(
+                FindingReason.KEY_IGNORED,
+                (*path, "driver"),
+                f"The driver {clip(driver)} is ignored: the GPUs are taken for those of {vendor.value}.",
+            )
         if ids:
-            return self._ids(ids, vendor, path)
-        if count is None or count == "all" or values.text(count) == "-1":
+            return self._ids(ids, vendor, (*path, "device_ids"))
+        if count is None or values.text(count).lower() == "all" or values.text(count) == "-1":
             return [_Wish(vendor, None)]
-        return [_Wish(vendor, self._count(count, path))]
+        return [_Wish(vendor, self._count(count, self.place))]
 
     def _ids(self, ids: list[str], vendor: Vendor, path: Path) -> list[_Wish]:
         names = [name.strip().rpartition("=")[2] for name in ids if name.strip()]
@@ -185,10 +205,3 @@ class _Reader:
 
 def _source(entry: str) -> str:
     return entry if "=" in entry else entry.partition(":")[0]
-
-
-def _flat(value: Any) -> list[str]:
-    """Return capabilities, which Docker's API nests in lists."""
-    if isinstance(value, list):
-        return [name for item in value for name in _flat(item)]
-    return [values.text(value).lower()] if value is not None else []

@@ -6,12 +6,13 @@ silently: what is *ignored* is reported from here, and the rest is used by the m
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from opengpu_operator.api.findings import Severity
-from opengpu_operator.compose.findings import FindingReason
+from opengpu_operator.compose import values
+from opengpu_operator.compose.findings import FindingReason, Path
 
 
 class Treatment(StrEnum):
@@ -27,200 +28,279 @@ class Treatment(StrEnum):
     """It has no effect; a finding tells."""
 
 
-class Form(StrEnum):
-    """The form of a key's value, which ``shape`` checks."""
-
-    ANY = "anything"
-    STRING = "a string"
-    SCALAR = "a string or a number"
-    BOOLEAN = "true or false"
-    INTEGER = "a whole number"
-    NUMBER = "a number"
-    SIZE = "a size such as 512m or 2gb"
-    DURATION = "a duration such as 1m30s"
-    STRINGS = "a list of strings"
-    STRING_OR_STRINGS = "a string or a list of strings"
-    COMMAND = "a string or a list of strings "
-    VARIABLES = "a mapping or a list of NAME=value"
-    HOSTS = "a mapping or a list of host:address"
-    MAPPING = "a mapping"
-    LIST = "a list"
-    NAMED = "a mapping of names to mappings"
-    """A mapping whose values have the table ``of``."""
-    ENTRIES = "a list of strings or mappings"
-    """A list whose mappings have the table ``of``."""
-    OBJECT = "a mapping  "
-    """A mapping with the table ``of``."""
-    STRING_OR_OBJECT = "a string or a mapping"
-    NAMES_OR_NAMED = "a list of names or a mapping"
-    PORTS = "a list of ports"
-    EXPOSED = "a list of port numbers"
-    MOUNTS = "a list of volumes"
-    GPUS = "all or a list of device requests"
-    ENV_FILES = "a path, or a list of paths"
-
-
 class Key(NamedTuple):
     """One key."""
 
     treatment: Treatment
-    form: Form = Form.ANY
-    note: str = ""
+    note: str
     """What becomes of it, in one sentence, for the documentation and, where it is ignored, for the finding."""
+    reasons: tuple[FindingReason, ...] = ()
+    """What may be found about it; the first is what is found about a key that is ignored."""
     of: str = ""
-    """The table of the mapping inside."""
-    reason: FindingReason = FindingReason.KEY_IGNORED
+    """The table of the mapping that it holds, or of those in the list that it holds."""
+    named: bool = False
+    """Whether the keys of the mapping are names, and the table is that of their values."""
+    parse: Callable[[Any], object] | None = None
+    """Reads the value, as far as the specification's schema can't tell whether it means something."""
+    each: Callable[[Any], object] | None = None
+    """The same, of every entry of the list."""
     severity: Severity | None = None
     required: bool = False
+    """Whether Compose requires it without its schema saying so."""
+
+    def inside(self, value: Any, path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Yield every mapping in a value that has the key's table."""
+        if not self.of:
+            return
+        if isinstance(value, dict) and not self.named:
+            yield path, value
+            return
+        held = (
+            value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+        )
+        for name, entry in held:
+            if isinstance(entry, dict):
+                yield (*path, name), entry
 
 
 _M, _C, _R, _I = Treatment.MAPPED, Treatment.CHANGED, Treatment.REFUSED, Treatment.IGNORED
-_WARN: Final = Severity.WARNING
+_F = FindingReason
 
 
-def _ignored(form: Form, note: str, *, warn: bool = False) -> Key:
-    return Key(_I, form, note, severity=_WARN if warn else None)
+def _ignored(note: str, *, warn: bool = False) -> Key:
+    return Key(_I, note, (_F.KEY_IGNORED,), severity=Severity.WARNING if warn else None)
 
+
+_LABELS: Final = _ignored("Labels of a file aren't put on the cluster's objects.")
+_CPUS: Final = _ignored("Use cpus.", warn=True)
+_NO_REAL_TIME: Final = _ignored("There is no real-time scheduling.", warn=True)
+_LOOK_UP: Final = _ignored("Names are looked up by the cluster.", warn=True)
+_HOOKS: Final = _ignored("Hooks of Compose aren't run.", warn=True)
+_PULLING: Final = _ignored("The cluster's owner decides when images are pulled.")
+_SWAP: Final = _ignored("Pods don't swap.")
+_ADDRESSES: Final = _ignored("Pods have the cluster's addresses.", warn=True)
+_CLUSTERS: Final = _ignored("Pods are in the cluster's network.")
+_DRIVERS: Final = _ignored("Networks have no drivers here.")
+_HOST: Final = _ignored("It is about the host's path, which isn't mounted.")
 
 TOP: Final[Mapping[str, Key]] = {
-    "version": _ignored(Form.SCALAR, "Compose itself no longer reads the version."),
-    "name": _ignored(Form.STRING, "A project has no name in a cluster; jobs have one."),
-    "services": Key(_M, Form.NAMED, "Each active service becomes a workload.", of="service", required=True),
-    "networks": Key(_M, Form.NAMED, "Services that share no network don't reach each other.", of="network"),
-    "volumes": Key(_C, Form.NAMED, "Named volumes become persistent volume claims.", of="volume"),
-    "configs": Key(
-        _C, Form.NAMED, "Inline configs become files; files of the host are refused.", of="config"
+    "version": _ignored("Compose itself no longer reads the version."),
+    "name": _ignored("A project has no name in a cluster; jobs have one."),
+    "services": Key(
+        _M,
+        "Each active service becomes a workload.",
+        (_F.NO_SERVICES, _F.NAME_CHANGED, _F.PROFILE_INACTIVE),
+        of="service",
+        named=True,
     ),
-    "secrets": Key(
-        _C, Form.NAMED, "Inline secrets become files; files of the host are refused.", of="secret"
+    "networks": Key(
+        _M,
+        "Services that share no network don't reach each other.",
+        of="network",
+        named=True,
     ),
-    "include": Key(_R, Form.ANY, "Other files aren't fetched.", reason=FindingReason.REMOTE_FILE),
-    "models": Key(_R, Form.ANY, "There is no model runner.", reason=FindingReason.UNSUPPORTED_KEY),
+    "volumes": Key(_M, "Named volumes become persistent volume claims.", of="volume", named=True),
+    "configs": Key(_M, "Inline configs become files.", (_F.MISSING_KEY,), of="config", named=True),
+    "secrets": Key(_M, "Inline secrets become files.", (_F.MISSING_KEY,), of="secret", named=True),
+    "include": Key(_R, "Other files aren't fetched.", (_F.REMOTE_FILE,)),
+    "models": Key(_R, "There is no model runner.", (_F.UNSUPPORTED_KEY,)),
 }
 
 SERVICE: Final[Mapping[str, Key]] = {
-    "annotations": _ignored(Form.VARIABLES, "A file can't annotate objects of the cluster."),
-    "attach": _ignored(Form.BOOLEAN, "It is about the terminal that runs Compose."),
-    "blkio_config": _ignored(Form.MAPPING, "Disk bandwidth isn't divided up.", warn=True),
-    "build": _ignored(Form.STRING_OR_OBJECT, "Nothing is built: the named image is used."),
-    "cap_add": Key(
-        _R, Form.STRINGS, "Harmless capabilities are given, some are dropped, the others are refused."
-    ),
-    "cap_drop": Key(_M, Form.STRINGS, "Dropped."),
-    "cgroup": Key(_R, Form.STRING, "host is refused; private is what containers have."),
-    "cgroup_parent": _ignored(Form.STRING, "The cluster arranges its control groups.", warn=True),
-    "command": Key(_M, Form.COMMAND, "The container's args, word for word."),
-    "configs": Key(_M, Form.ENTRIES, "Inline files mounted at their target.", of="file"),
-    "container_name": Key(_C, Form.STRING, "Another name that the service is reached by."),
-    "cpu_count": _ignored(Form.INTEGER, "Use cpus.", warn=True),
-    "cpu_percent": _ignored(Form.INTEGER, "Use cpus.", warn=True),
-    "cpu_period": _ignored(Form.ANY, "Use cpus.", warn=True),
-    "cpu_quota": _ignored(Form.ANY, "Use cpus.", warn=True),
-    "cpu_rt_period": _ignored(Form.ANY, "There is no real-time scheduling.", warn=True),
-    "cpu_rt_runtime": _ignored(Form.ANY, "There is no real-time scheduling.", warn=True),
-    "cpu_shares": _ignored(Form.NUMBER, "Use deploy.resources.reservations.cpus.", warn=True),
-    "cpus": Key(_M, Form.NUMBER, "The CPU limit."),
-    "cpuset": _ignored(Form.SCALAR, "CPUs aren't chosen by number.", warn=True),
-    "credential_spec": Key(_R, Form.MAPPING, "It is a file of the host.", reason=FindingReason.HOST_FILE),
-    "depends_on": Key(
-        _M, Form.NAMES_OR_NAMED, "healthy and completed hold the pod back until then.", of="dependency"
-    ),
-    "deploy": Key(_M, Form.OBJECT, "See the table of deploy.", of="deploy"),
-    "develop": _ignored(Form.MAPPING, "It is for development."),
-    "device_cgroup_rules": Key(_R, Form.STRINGS, "Refused.", reason=FindingReason.DEVICE_CGROUP_RULES),
-    "devices": Key(_R, Form.ENTRIES, "GPU devices ask for GPUs; others are refused.", of="device_mapping"),
-    "dns": _ignored(Form.STRING_OR_STRINGS, "Names are looked up by the cluster.", warn=True),
-    "dns_opt": _ignored(Form.STRINGS, "Names are looked up by the cluster.", warn=True),
-    "dns_search": _ignored(Form.STRING_OR_STRINGS, "Names are looked up by the cluster.", warn=True),
-    "domainname": _ignored(Form.STRING, "The pod has the job's domain.", warn=True),
-    "driver_opts": _ignored(Form.MAPPING, "Networks have no drivers here."),
-    "entrypoint": Key(_M, Form.COMMAND, "The container's command, word for word."),
-    "env_file": Key(_C, Form.ENV_FILES, "Files of the host aren't there and count as empty."),
-    "environment": Key(_M, Form.VARIABLES, "Variables; those that steer the GPU runtime are left out."),
-    "expose": Key(_M, Form.EXPOSED, "Ports for the other services."),
-    "extends": Key(
+    "annotations": _ignored("A file can't annotate objects of the cluster."),
+    "attach": _ignored("It is about the terminal that runs Compose."),
+    "blkio_config": _ignored("Disk bandwidth isn't divided up.", warn=True),
+    "build": Key(
         _R,
-        Form.STRING_OR_OBJECT,
-        "A service of the same file is merged; other files are refused.",
-        of="extends",
+        "Nothing is built: the named image is used, and a service that names none is refused.",
+        (_F.BUILD_ONLY, _F.KEY_IGNORED),
     ),
-    "external_links": _ignored(Form.STRINGS, "Containers outside of the file can't be reached.", warn=True),
+    "cap_add": Key(
+        _R,
+        "Harmless capabilities are given, some are dropped, the others are refused.",
+        (_F.CAPABILITY_REFUSED, _F.CAPABILITY_DROPPED),
+    ),
+    "cap_drop": Key(_M, "Dropped."),
+    "cgroup": Key(
+        _R, "host is refused; private is what containers have.", (_F.HOST_NAMESPACE, _F.KEY_IGNORED)
+    ),
+    "cgroup_parent": _ignored("The cluster arranges its control groups.", warn=True),
+    "command": Key(
+        _M,
+        "The container's args, word for word.",
+        (_F.COMMAND_CUT, _F.CANNOT_CLEAR),
+        parse=values.command,
+    ),
+    "configs": Key(_M, "Inline files mounted at their target.", (_F.UNDEFINED_REFERENCE,), of="file"),
+    "container_name": Key(_C, "Another name that the service is reached by.", (_F.ALIAS_NOT_POSSIBLE,)),
+    "cpu_count": _CPUS,
+    "cpu_percent": _CPUS,
+    "cpu_period": _CPUS,
+    "cpu_quota": _CPUS,
+    "cpu_rt_period": _NO_REAL_TIME,
+    "cpu_rt_runtime": _NO_REAL_TIME,
+    "cpu_shares": _ignored("Use deploy.resources.reservations.cpus.", warn=True),
+    "cpus": Key(_M, "The CPU limit.", parse=values.number),
+    "cpuset": _ignored("CPUs aren't chosen by number.", warn=True),
+    "credential_spec": Key(_R, "It is a file of the host.", (_F.HOST_FILE,)),
+    "depends_on": Key(
+        _M,
+        "healthy and completed hold the pod back until then.",
+        (_F.HEALTHY_WITHOUT_CHECK, _F.DEPENDENCY_INACTIVE, _F.UNDEFINED_REFERENCE),
+        of="dependency",
+        named=True,
+    ),
+    "deploy": Key(_M, "See its table.", of="deploy"),
+    "develop": _ignored("It is for development."),
+    "device_cgroup_rules": Key(_R, "Refused.", (_F.DEVICE_CGROUP_RULES,)),
+    "devices": Key(
+        _R,
+        "GPU devices ask for GPUs; others are refused.",
+        (_F.DEVICE_REFUSED, _F.RUNTIME_SOCKET, _F.GPU_IDS_COUNTED, _F.GPU_IGNORED),
+        of="device_mapping",
+    ),
+    "dns": _LOOK_UP,
+    "dns_opt": _LOOK_UP,
+    "dns_search": _LOOK_UP,
+    "domainname": _ignored("The pod has the job's domain.", warn=True),
+    "entrypoint": Key(
+        _M,
+        "The container's command, word for word.",
+        (_F.COMMAND_CUT, _F.CANNOT_CLEAR),
+        parse=values.command,
+    ),
+    "env_file": Key(_I, "Files of the host aren't there and count as empty.", (_F.ENV_FILE_IGNORED,)),
+    "environment": Key(
+        _C,
+        "Variables; those that steer the GPU runtime are left out, and addresses of the host are rewritten.",
+        (
+            *(_F.ENV_STRIPPED, _F.ENV_NAME_INVALID, _F.VARIABLE_UNSET, _F.NAME_NOT_REWRITTEN),
+            *(_F.HOST_REFERENCE_REWRITTEN, _F.HOST_REFERENCE_UNRESOLVED),
+        ),
+    ),
+    "expose": Key(_C, "Ports for the other services.", (_F.AGENT_PORT, _F.KEY_IGNORED), each=values.exposed),
+    "extends": Key(
+        _M, "A service of the same file is merged.", (_F.UNDEFINED_REFERENCE, _F.EXTENDS_CYCLE), of="extends"
+    ),
+    "external_links": _ignored("Containers outside of the file can't be reached.", warn=True),
     "extra_hosts": Key(
-        _C, Form.HOSTS, "Host entries; the host itself becomes the service that publishes the port."
+        _C,
+        "Host entries; the host itself becomes the service that publishes the port.",
+        (_F.HOST_REFERENCE_REWRITTEN, _F.BAD_VALUE),
     ),
-    "gpus": Key(_M, Form.GPUS, "GPUs."),
-    "group_add": Key(_C, Form.STRINGS, "Numbers are added; names can't be."),
-    "healthcheck": Key(_M, Form.OBJECT, "A readiness probe with the same timing.", of="healthcheck"),
-    "hostname": _ignored(Form.STRING, "The pod's host name is the service's name."),
-    "image": Key(_M, Form.STRING, "The image, digest and all."),
-    "init": _ignored(Form.BOOLEAN, "The image's own first process is used."),
-    "ipc": Key(_C, Form.STRING, "host becomes a /dev/shm of its own."),
-    "isolation": _ignored(Form.STRING, "It is for Windows."),
-    "label_file": _ignored(Form.STRING_OR_STRINGS, "Labels of a file aren't put on the cluster's objects."),
-    "labels": _ignored(Form.VARIABLES, "Labels of a file aren't put on the cluster's objects."),
-    "links": Key(_C, Form.STRINGS, "A start order, and other names for services."),
-    "logging": _ignored(Form.MAPPING, "Logs go where the cluster's logs go."),
-    "mac_address": _ignored(Form.STRING, "Pods have the cluster's addresses.", warn=True),
-    "mem_limit": Key(_M, Form.SIZE, "The memory limit."),
-    "mem_reservation": Key(_M, Form.SIZE, "The memory request."),
-    "mem_swappiness": _ignored(Form.INTEGER, "Pods don't swap."),
-    "memswap_limit": _ignored(Form.ANY, "Pods don't swap."),
-    "models": Key(_R, Form.ANY, "There is no model runner.", reason=FindingReason.UNSUPPORTED_KEY),
-    "network_mode": Key(_R, Form.STRING, "service:x joins its pod; none cuts it off; host is refused."),
+    "gpus": Key(_M, "GPUs.", (_F.GPU_COUNT_BY_POLICY,), of="gpu"),
+    "group_add": Key(_C, "Numbers are added; names can't be.", (_F.GROUP_NAME_IGNORED,)),
+    "healthcheck": Key(
+        _M,
+        "A readiness probe with the same timing.",
+        (_F.HEALTHCHECK_WITHOUT_TEST,),
+        of="healthcheck",
+    ),
+    "hostname": _ignored("The pod's host name is the service's name."),
+    "image": Key(_M, "The image, digest and all.", (_F.BAD_VALUE,)),
+    "init": _ignored("The image's own first process is used."),
+    "ipc": Key(_C, "host becomes a /dev/shm of its own.", (_F.SHM_SIZED, _F.KEY_IGNORED)),
+    "isolation": _ignored("It is for Windows."),
+    "label_file": _LABELS,
+    "labels": _LABELS,
+    "links": Key(
+        _C,
+        "A start order, and other names for services.",
+        (_F.ALIAS_NOT_POSSIBLE, _F.UNDEFINED_REFERENCE),
+    ),
+    "logging": _ignored("Logs go where the cluster's logs go."),
+    "mac_address": _ADDRESSES,
+    "mem_limit": Key(_M, "The memory limit.", parse=values.size),
+    "mem_reservation": Key(_M, "The memory request.", (_F.RESOURCES_CLAMPED,), parse=values.size),
+    "mem_swappiness": _SWAP,
+    "memswap_limit": _SWAP,
+    "models": Key(_R, "There is no model runner.", (_F.UNSUPPORTED_KEY,)),
+    "network_mode": Key(
+        _R,
+        "service:x joins its pod; none cuts it off; host and containers outside of the file are refused.",
+        (_F.HOST_NAMESPACE, _F.FOREIGN_NAMESPACE, _F.UNDEFINED_REFERENCE, _F.KEY_IGNORED),
+    ),
     "networks": Key(
-        _M, Form.NAMES_OR_NAMED, "The services of the same networks are reached.", of="service_network"
+        _M,
+        "The services of the same networks are reached.",
+        (_F.UNDEFINED_REFERENCE,),
+        of="service_network",
+        named=True,
     ),
-    "oom_kill_disable": _ignored(Form.BOOLEAN, "The kernel decides.", warn=True),
-    "oom_score_adj": _ignored(Form.INTEGER, "The cluster decides."),
-    "pid": Key(_R, Form.STRING, "host is refused."),
-    "pids_limit": _ignored(Form.NUMBER, "The cluster limits processes."),
-    "platform": Key(_M, Form.STRING, "The node's architecture."),
-    "ports": Key(_M, Form.PORTS, "Container ports; published TCP ports get a URL.", of="port"),
-    "post_start": _ignored(Form.LIST, "Hooks of Compose aren't run.", warn=True),
-    "pre_stop": _ignored(Form.LIST, "Hooks of Compose aren't run.", warn=True),
-    "privileged": Key(_R, Form.BOOLEAN, "true is refused.", reason=FindingReason.PRIVILEGED),
-    "profiles": Key(_M, Form.STRINGS, "Without an active profile the service isn't run."),
-    "provider": Key(
-        _R, Form.MAPPING, "Programs of the host can't be run.", reason=FindingReason.UNSUPPORTED_KEY
+    "oom_kill_disable": _ignored("The kernel decides.", warn=True),
+    "oom_score_adj": _ignored("The cluster decides."),
+    "pid": Key(
+        _R,
+        "host and containers outside of the file are refused.",
+        (_F.HOST_NAMESPACE, _F.FOREIGN_NAMESPACE, _F.KEY_IGNORED),
     ),
-    "pull_policy": _ignored(Form.STRING, "The cluster's owner decides when images are pulled."),
-    "pull_refresh_after": _ignored(Form.STRING, "The cluster's owner decides when images are pulled."),
-    "read_only": Key(_M, Form.BOOLEAN, "A read-only root file system."),
-    "restart": Key(_M, Form.SCALAR, "no and on-failure become Jobs; the others Deployments."),
-    "runtime": Key(_C, Form.STRING, "nvidia and amd ask for GPUs; others are ignored."),
-    "scale": Key(_M, Form.INTEGER, "Replicas."),
-    "secrets": Key(_M, Form.ENTRIES, "Inline files mounted under /run/secrets.", of="file"),
-    "security_opt": Key(_C, Form.STRINGS, "Tightening is done anyway; loosening is dropped."),
-    "shm_size": Key(_M, Form.SIZE, "The size of /dev/shm."),
-    "stdin_open": Key(_M, Form.BOOLEAN, "stdin."),
-    "stop_grace_period": Key(_M, Form.DURATION, "The termination grace period."),
-    "stop_signal": _ignored(Form.SCALAR, "The image's own signal is used.", warn=True),
-    "storage_opt": _ignored(Form.MAPPING, "Set resources.ephemeralStorage on the task.", warn=True),
-    "sysctls": Key(_C, Form.VARIABLES, "Safe ones are set, others dropped."),
-    "tmpfs": Key(_M, Form.STRING_OR_STRINGS, "Memory volumes."),
-    "tty": Key(_M, Form.BOOLEAN, "tty."),
-    "ulimits": _ignored(Form.MAPPING, "Limits are the node's.", warn=True),
-    "use_api_socket": Key(_R, Form.BOOLEAN, "true is refused.", reason=FindingReason.RUNTIME_SOCKET),
-    "user": Key(_C, Form.SCALAR, "Numbers are used; names can't be."),
-    "userns_mode": Key(_R, Form.STRING, "host is refused."),
-    "uts": Key(_R, Form.STRING, "host is refused."),
+    "pids_limit": _ignored("The cluster limits processes."),
+    "platform": Key(_C, "The node's architecture.", (_F.PLACEMENT_IGNORED,)),
+    "ports": Key(
+        _C,
+        "Container ports; published TCP ports get a URL.",
+        (_F.LOOPBACK_PORT, _F.PORT_UNROUTED, _F.SEVERAL_WORKERS, _F.AGENT_PORT, _F.KEY_IGNORED),
+        of="port",
+        each=values.ports,
+    ),
+    "post_start": _HOOKS,
+    "pre_stop": _HOOKS,
+    "privileged": Key(_R, "true is refused.", (_F.PRIVILEGED,), parse=values.boolean),
+    "profiles": Key(_M, "Without an active profile the service isn't run.", (_F.PROFILE_INACTIVE,)),
+    "provider": Key(_R, "Programs of the host can't be run.", (_F.UNSUPPORTED_KEY,)),
+    "pull_policy": _PULLING,
+    "pull_refresh_after": _PULLING,
+    "read_only": Key(_M, "A read-only root file system.", parse=values.boolean),
+    "restart": Key(_M, "no and on-failure become Jobs; the others Deployments.", (_F.BAD_VALUE,)),
+    "runtime": Key(
+        _C,
+        "nvidia and amd ask for GPUs; others are ignored.",
+        (_F.RUNTIME_IGNORED, _F.GPU_COUNT_BY_POLICY, _F.GPU_IDS_COUNTED),
+    ),
+    "scale": Key(_M, "Replicas.", (_F.BAD_VALUE,), parse=values.integer),
+    "secrets": Key(_M, "Inline files mounted under /run/secrets.", (_F.UNDEFINED_REFERENCE,), of="file"),
+    "security_opt": Key(
+        _C, "Tightening is done anyway; loosening is dropped.", (_F.SECURITY_OPTION_DROPPED,)
+    ),
+    "shm_size": Key(_M, "The size of /dev/shm.", parse=values.size),
+    "stdin_open": Key(_M, "stdin.", parse=values.boolean),
+    "stop_grace_period": Key(_M, "The termination grace period.", parse=values.duration),
+    "stop_signal": _ignored("The image's own signal is used.", warn=True),
+    "storage_opt": _ignored("Set resources.ephemeralStorage on the task.", warn=True),
+    "sysctls": Key(_C, "Safe ones are set, others dropped.", (_F.SYSCTL_DROPPED,)),
+    "tmpfs": Key(
+        _C, "Memory volumes of that size; other options are ignored.", (_F.KEY_IGNORED, _F.MOUNT_SHADOWED)
+    ),
+    "tty": Key(_M, "tty.", parse=values.boolean),
+    "ulimits": _ignored("Limits are the node's.", warn=True),
+    "use_api_socket": Key(_R, "true is refused.", (_F.RUNTIME_SOCKET,)),
+    "user": Key(_C, "Numbers and root are used; other names can't be.", (_F.USER_NAME_IGNORED,)),
+    "userns_mode": Key(_R, "host is refused.", (_F.HOST_NAMESPACE, _F.KEY_IGNORED)),
+    "uts": Key(_R, "host is refused.", (_F.HOST_NAMESPACE, _F.KEY_IGNORED)),
     "volumes": Key(
-        _C, Form.MOUNTS, "Named volumes are kept; paths of the host become empty volumes.", of="mount"
+        _C,
+        "Named volumes are kept; paths of the host become empty volumes, or are refused.",
+        (
+            *(_F.BIND_REPLACED, _F.BIND_DROPPED, _F.MOUNT_SHADOWED, _F.SHM_SIZED, _F.MODEL_CACHE),
+            *(_F.HOST_PATH_REFUSED, _F.RUNTIME_SOCKET, _F.UNDEFINED_REFERENCE, _F.KEY_IGNORED),
+        ),
+        of="mount",
+        each=values.mount,
     ),
-    "volumes_from": Key(_M, Form.STRINGS, "The mounts of another service."),
-    "working_dir": Key(_M, Form.STRING, "workingDir."),
+    "volumes_from": Key(_M, "The mounts of another service.", (_F.FOREIGN_NAMESPACE, _F.UNDEFINED_REFERENCE)),
+    "working_dir": Key(_M, "workingDir."),
 }
 
 DEPLOY: Final[Mapping[str, Key]] = {
-    "mode": Key(_C, Form.STRING, "global is one replica; the job modes become Jobs."),
-    "endpoint_mode": _ignored(Form.STRING, "Services are found by DNS."),
-    "replicas": Key(_M, Form.INTEGER, "Replicas."),
-    "labels": _ignored(Form.VARIABLES, "Labels of a file aren't put on the cluster's objects."),
-    "rollback_config": _ignored(Form.MAPPING, "Jobs are replaced as a whole."),
-    "update_config": _ignored(Form.MAPPING, "Jobs are replaced as a whole."),
-    "resources": Key(_M, Form.OBJECT, "Requests and limits.", of="resources"),
-    "restart_policy": Key(_M, Form.OBJECT, "As restart.", of="restart_policy"),
-    "placement": Key(_C, Form.OBJECT, "Architecture only.", of="placement"),
+    "mode": Key(_C, "global is one replica; the job modes become Jobs.", (_F.PLACEMENT_IGNORED,)),
+    "endpoint_mode": _ignored("Services are found by DNS."),
+    "replicas": Key(_M, "Replicas.", (_F.BAD_VALUE,), parse=values.integer),
+    "labels": _LABELS,
+    "rollback_config": _ignored("Jobs are replaced as a whole."),
+    "update_config": _ignored("Jobs are replaced as a whole."),
+    "resources": Key(_M, "Requests and limits.", (_F.RESOURCES_CLAMPED,), of="resources"),
+    "restart_policy": Key(_M, "As restart.", of="restart_policy"),
+    "placement": Key(_M, "Architecture only.", of="placement"),
 }
 
 TABLES: Final[Mapping[str, Mapping[str, Key]]] = {
@@ -228,151 +308,185 @@ TABLES: Final[Mapping[str, Mapping[str, Key]]] = {
     "service": SERVICE,
     "deploy": DEPLOY,
     "resources": {
-        "limits": Key(_M, Form.OBJECT, "Limits.", of="limits"),
-        "reservations": Key(_M, Form.OBJECT, "Requests.", of="reservations"),
+        "limits": Key(_M, "Limits.", of="limits"),
+        "reservations": Key(_M, "Requests.", of="reservations"),
     },
     "limits": {
-        "cpus": Key(_M, Form.NUMBER, "The CPU limit."),
-        "memory": Key(_M, Form.SIZE, "The memory limit."),
-        "pids": _ignored(Form.INTEGER, "The cluster limits processes."),
+        "cpus": Key(_M, "The CPU limit.", parse=values.number),
+        "memory": Key(_M, "The memory limit.", parse=values.size),
+        "pids": _ignored("The cluster limits processes."),
     },
     "reservations": {
-        "cpus": Key(_M, Form.NUMBER, "The CPU request."),
-        "memory": Key(_M, Form.SIZE, "The memory request."),
-        "devices": Key(_M, Form.ENTRIES, "GPUs.", of="gpu"),
-        "generic_resources": Key(_C, Form.LIST, "Those named like GPUs ask for GPUs."),
+        "cpus": Key(_M, "The CPU request.", (_F.RESOURCES_CLAMPED,), parse=values.number),
+        "memory": Key(_M, "The memory request.", (_F.RESOURCES_CLAMPED,), parse=values.size),
+        "devices": Key(_M, "GPUs.", (_F.GPU_COUNT_BY_POLICY,), of="gpu"),
+        "generic_resources": Key(_M, "Those named like GPUs ask for GPUs.", of="generic_resource"),
     },
     "gpu": {
-        "capabilities": Key(_M, Form.ANY, "gpu is needed.", required=True),
-        "count": Key(_M, Form.SCALAR, "The number of GPUs; all is the cluster's choice."),
-        "device_ids": Key(_C, Form.STRINGS, "Their number counts."),
-        "driver": Key(_M, Form.STRING, "nvidia, amd or cdi."),
-        "options": _ignored(Form.VARIABLES, "Drivers have no options here."),
+        "capabilities": Key(
+            _R, "gpu is needed; what isn't a GPU is refused.", (_F.DEVICE_REFUSED, _F.KEY_IGNORED)
+        ),
+        "count": Key(
+            _M,
+            "The number of GPUs; all is the cluster's choice.",
+            (_F.GPU_COUNT_BY_POLICY, _F.BAD_VALUE),
+        ),
+        "device_ids": Key(_C, "Their number counts.", (_F.GPU_IDS_COUNTED,)),
+        "driver": Key(_C, "nvidia, amd or cdi; with others, the environment decides.", (_F.KEY_IGNORED,)),
+        "options": _ignored("Drivers have no options here."),
+    },
+    "generic_resource": {
+        "discrete_resource_spec": Key(_M, "A number of a kind.", of="discrete_resource"),
+    },
+    "discrete_resource": {
+        "kind": Key(_C, "GPUs are asked for; other kinds are ignored.", (_F.KEY_IGNORED,)),
+        "value": Key(_M, "The number of GPUs.", (_F.BAD_VALUE,)),
     },
     "restart_policy": {
-        "condition": Key(_M, Form.STRING, "none and on-failure become Jobs."),
-        "delay": _ignored(Form.STRING, "The cluster backs off by itself."),
-        "max_attempts": Key(_M, Form.INTEGER, "The Job's retries."),
-        "window": _ignored(Form.STRING, "The cluster judges by itself."),
+        "condition": Key(_M, "none and on-failure become Jobs.", (_F.BAD_VALUE,)),
+        "delay": _ignored("The cluster backs off by itself."),
+        "max_attempts": Key(
+            _C,
+            "The Job's retries; without on-failure there are none to count.",
+            (_F.KEY_IGNORED,),
+            parse=values.integer,
+        ),
+        "window": _ignored("The cluster judges by itself."),
     },
     "placement": {
-        "constraints": Key(_C, Form.STRINGS, "node.platform.arch is kept."),
-        "preferences": _ignored(Form.LIST, "The scheduler spreads by itself."),
-        "max_replicas_per_node": _ignored(Form.INTEGER, "The scheduler spreads by itself."),
+        "constraints": Key(_C, "node.platform.arch is kept.", (_F.PLACEMENT_IGNORED,)),
+        "preferences": _ignored("The scheduler spreads by itself."),
+        "max_replicas_per_node": _ignored("The scheduler spreads by itself."),
     },
     "healthcheck": {
-        "disable": Key(_M, Form.BOOLEAN, "No probe."),
-        "interval": Key(_M, Form.DURATION, "periodSeconds."),
-        "retries": Key(_M, Form.INTEGER, "failureThreshold."),
-        "test": Key(_M, Form.STRING_OR_STRINGS, "The probe's command."),
-        "timeout": Key(_M, Form.DURATION, "timeoutSeconds."),
+        "disable": Key(_M, "No probe.", parse=values.boolean),
+        "interval": Key(_M, "periodSeconds.", parse=values.duration),
+        "retries": Key(_M, "failureThreshold.", parse=values.integer),
+        "test": Key(_M, "The probe's command.", (_F.BAD_VALUE,)),
+        "timeout": Key(_M, "timeoutSeconds.", parse=values.duration),
         "start_period": Key(
-            _M, Form.DURATION, "Time in which failures don't count: a pod isn't ready then anyway."
+            _M,
+            "Time in which failures don't count: a pod isn't ready then anyway.",
+            parse=values.duration,
         ),
-        "start_interval": Key(_M, Form.DURATION, "periodSeconds, where it is the shorter one."),
+        "start_interval": Key(
+            _M,
+            "periodSeconds, where it is the shorter one and there is a start_period.",
+            parse=values.duration,
+        ),
     },
     "port": {
-        "target": Key(_M, Form.SCALAR, "containerPort.", required=True),
-        "published": Key(
-            _M, Form.SCALAR, "The port of the URL's name where two services share a container port."
-        ),
-        "protocol": Key(_M, Form.STRING, "TCP or UDP."),
-        "host_ip": Key(_M, Form.STRING, "A loopback address: no URL by default."),
-        "mode": _ignored(Form.STRING, "There is no host mode."),
-        "name": _ignored(Form.STRING, "Ports have no names here."),
-        "app_protocol": _ignored(Form.STRING, "URLs speak HTTP."),
+        "target": Key(_M, "containerPort.", required=True),
+        "published": Key(_M, "The port of the URL's name where two services share a container port."),
+        "protocol": Key(_C, "TCP or UDP; ports of others aren't declared.", (_F.KEY_IGNORED,)),
+        "host_ip": Key(_C, "A loopback address: no URL by default.", (_F.LOOPBACK_PORT,)),
+        "mode": _ignored("There is no host mode."),
+        "name": _ignored("Ports have no names here."),
+        "app_protocol": _ignored("URLs speak HTTP."),
     },
     "mount": {
-        "type": Key(_M, Form.STRING, "volume, bind or tmpfs.", required=True),
-        "source": Key(_M, Form.STRING, "The volume."),
-        "target": Key(_M, Form.STRING, "The path.", required=True),
-        "read_only": Key(_M, Form.BOOLEAN, "Read-only."),
-        "consistency": _ignored(Form.STRING, "It is for Docker Desktop."),
-        "bind": Key(
-            _M,
-            Form.MAPPING,
-            "create_host_path says that the path is a directory; the rest is about the host.",
+        "type": Key(_C, "volume, bind or tmpfs; others become empty volumes.", (_F.BIND_REPLACED,)),
+        "source": Key(
+            _C, "The volume, or the path of the host that an empty one stands for.", (_F.BIND_REPLACED,)
         ),
-        "volume": Key(_M, Form.OBJECT, "subpath is kept.", of="mount_volume"),
-        "tmpfs": Key(_M, Form.OBJECT, "size is kept.", of="mount_tmpfs"),
-        "image": _ignored(Form.MAPPING, "Images aren't mounted.", warn=True),
+        "target": Key(_M, "The path.", required=True),
+        "read_only": Key(_M, "Read-only.", parse=values.boolean),
+        "consistency": _ignored("It is for Docker Desktop."),
+        "bind": Key(_M, "Whether the path is a directory.", of="mount_bind"),
+        "volume": Key(_M, "A directory of the volume.", of="mount_volume"),
+        "tmpfs": Key(_M, "The size.", of="mount_tmpfs"),
+        "image": _ignored("Images aren't mounted.", warn=True),
+    },
+    "mount_bind": {
+        "create_host_path": Key(
+            _M, "true says that the path is a directory, not a file.", parse=values.boolean
+        ),
+        "propagation": _HOST,
+        "recursive": _HOST,
+        "selinux": _HOST,
     },
     "mount_volume": {
-        "nocopy": _ignored(Form.BOOLEAN, "New volumes start empty."),
-        "labels": _ignored(Form.VARIABLES, "Labels of a file aren't put on the cluster's objects."),
-        "subpath": Key(_M, Form.STRING, "subPath."),
+        "nocopy": _ignored("New volumes start empty."),
+        "labels": _LABELS,
+        "subpath": Key(_M, "subPath."),
     },
     "mount_tmpfs": {
-        "size": Key(_M, Form.SIZE, "The size limit."),
-        "mode": _ignored(Form.SCALAR, "Memory volumes can be written by everyone."),
+        "size": Key(_M, "The size limit.", parse=values.size),
+        "mode": _ignored("Memory volumes can be written by everyone."),
     },
     "device_mapping": {
-        "source": Key(_M, Form.STRING, "The device.", required=True),
-        "target": _ignored(Form.STRING, "Devices keep their paths."),
-        "permissions": _ignored(Form.STRING, "The device plugin decides."),
+        "source": Key(_R, "The device.", (_F.DEVICE_REFUSED,)),
+        "target": _ignored("Devices keep their paths."),
+        "permissions": _ignored("The device plugin decides."),
     },
     "dependency": {
-        "condition": Key(_M, Form.STRING, "What is waited for.", required=True),
-        "restart": _ignored(Form.BOOLEAN, "Services are restarted one by one."),
-        "required": Key(_M, Form.BOOLEAN, "Whether the other has to be there."),
+        "condition": Key(_M, "What is waited for.", (_F.HEALTHY_WITHOUT_CHECK,)),
+        "restart": _ignored("Services are restarted one by one."),
+        "required": Key(_M, "Whether the other has to be there.", parse=values.boolean),
     },
     "extends": {
-        "service": Key(_M, Form.STRING, "The service to extend.", required=True),
-        "file": Key(_R, Form.STRING, "Other files aren't fetched.", reason=FindingReason.REMOTE_FILE),
+        "service": Key(_M, "The service to extend.", (_F.UNDEFINED_REFERENCE,)),
+        "file": Key(_R, "Other files aren't fetched.", (_F.REMOTE_FILE,)),
     },
     "file": {
-        "source": Key(_M, Form.STRING, "The entry.", required=True),
-        "target": Key(_M, Form.STRING, "The path."),
-        "uid": _ignored(Form.SCALAR, "Files belong to root and can be read by everyone."),
-        "gid": _ignored(Form.SCALAR, "Files belong to root and can be read by everyone."),
-        "mode": Key(_M, Form.SCALAR, "The file's mode."),
+        "source": Key(_M, "The entry.", (_F.UNDEFINED_REFERENCE,), required=True),
+        "target": Key(_M, "The path.", (_F.BAD_VALUE,)),
+        "uid": _ignored("Files belong to root and can be read by everyone."),
+        "gid": _ignored("Files belong to root and can be read by everyone."),
+        "mode": Key(_M, "The file's mode.", (_F.BAD_VALUE,)),
     },
     "service_network": {
-        "aliases": Key(_M, Form.STRINGS, "Other names that the service is reached by."),
-        "driver_opts": _ignored(Form.MAPPING, "Networks have no drivers here."),
-        "gw_priority": _ignored(Form.NUMBER, "Pods are in the cluster's network."),
-        "interface_name": _ignored(Form.STRING, "Pods are in the cluster's network."),
-        "ipv4_address": _ignored(Form.STRING, "Pods have the cluster's addresses.", warn=True),
-        "ipv6_address": _ignored(Form.STRING, "Pods have the cluster's addresses.", warn=True),
-        "link_local_ips": _ignored(Form.STRINGS, "Pods have the cluster's addresses.", warn=True),
-        "mac_address": _ignored(Form.STRING, "Pods have the cluster's addresses.", warn=True),
-        "priority": _ignored(Form.NUMBER, "Pods are in the cluster's network."),
+        "aliases": Key(_C, "Other names that the service is reached by.", (_F.ALIAS_NOT_POSSIBLE,)),
+        "driver_opts": _DRIVERS,
+        "gw_priority": _CLUSTERS,
+        "interface_name": _CLUSTERS,
+        "ipv4_address": _ADDRESSES,
+        "ipv6_address": _ADDRESSES,
+        "link_local_ips": _ADDRESSES,
+        "mac_address": _ADDRESSES,
+        "priority": _CLUSTERS,
     },
     "network": {
-        "internal": Key(_M, Form.BOOLEAN, "Services in no other network don't reach the Internet."),
-        **{
-            key: _ignored(Form.ANY, "Pods are in the cluster's network.")
-            for key in (
-                *("name", "driver", "driver_opts", "ipam", "external"),
-                *("enable_ipv4", "enable_ipv6", "attachable", "labels"),
-            )
-        },
+        "name": _CLUSTERS,
+        "driver": _DRIVERS,
+        "driver_opts": _DRIVERS,
+        "ipam": _ADDRESSES,
+        "external": _ignored("Networks outside of the file can't be joined.", warn=True),
+        "internal": Key(_M, "Services in no other network don't reach the Internet.", parse=values.boolean),
+        "enable_ipv4": _ADDRESSES,
+        "enable_ipv6": _ADDRESSES,
+        "attachable": _CLUSTERS,
+        "labels": _LABELS,
     },
     "volume": {
-        "name": _ignored(Form.STRING, "Volumes have the job's or the source's names."),
-        "driver": _ignored(Form.STRING, "Volumes are the cluster's."),
-        "driver_opts": Key(_R, Form.MAPPING, "Binds of the host are refused; other options are ignored."),
-        "external": Key(_R, Form.ANY, "Refused.", reason=FindingReason.EXTERNAL_RESOURCE),
-        "labels": _ignored(Form.VARIABLES, "Labels of a file aren't put on the cluster's objects."),
+        "name": _ignored("Volumes have the job's or the source's names."),
+        "driver": _ignored("Volumes are the cluster's."),
+        "driver_opts": Key(
+            _R,
+            "Binds of the host are refused; other options are ignored.",
+            (_F.HOST_PATH_REFUSED, _F.VOLUME_OPTIONS_IGNORED),
+        ),
+        "external": Key(_R, "true is refused.", (_F.EXTERNAL_RESOURCE,)),
+        "labels": _LABELS,
     },
     "config": {
-        "name": _ignored(Form.STRING, "Files have the job's names."),
-        "content": Key(_M, Form.STRING, "The file's content."),
-        "environment": Key(_M, Form.STRING, "A variable of the network whose value is the content."),
-        "file": Key(_R, Form.STRING, "Refused.", reason=FindingReason.HOST_FILE),
-        "external": Key(_R, Form.ANY, "Refused.", reason=FindingReason.EXTERNAL_RESOURCE),
-        "labels": _ignored(Form.VARIABLES, "Labels of a file aren't put on the cluster's objects."),
-        "template_driver": _ignored(Form.STRING, "Contents aren't templates.", warn=True),
+        "name": _ignored("Files have the job's names."),
+        "content": Key(_M, "The file's content.", (_F.HOST_REFERENCE_REWRITTEN,)),
+        "environment": Key(_M, "A variable of the network whose value is the content.", (_F.VARIABLE_UNSET,)),
+        "file": Key(_R, "Refused.", (_F.HOST_FILE,)),
+        "external": Key(_R, "true is refused.", (_F.EXTERNAL_RESOURCE,)),
+        "labels": _LABELS,
+        "template_driver": _ignored("Contents aren't templates.", warn=True),
     },
     "secret": {
-        "name": _ignored(Form.STRING, "Files have the job's names."),
-        "content": Key(_M, Form.STRING, "The file's content."),
-        "environment": Key(_M, Form.STRING, "A variable of the network whose value is the content."),
-        "file": Key(_R, Form.STRING, "Refused.", reason=FindingReason.HOST_FILE),
-        "external": Key(_R, Form.ANY, "Refused.", reason=FindingReason.EXTERNAL_RESOURCE),
-        "labels": _ignored(Form.VARIABLES, "Labels of a file aren't put on the cluster's objects."),
-        "driver": _ignored(Form.STRING, "Secrets have no drivers here.", warn=True),
-        "driver_opts": _ignored(Form.MAPPING, "Secrets have no drivers here.", warn=True),
-        "template_driver": _ignored(Form.STRING, "Contents aren't templates.", warn=True),
+        "name": _ignored("Files have the job's names."),
+        "content": Key(_M, "The file's content, which Compose knows for configs only."),
+        "environment": Key(_M, "A variable of the network whose value is the content.", (_F.VARIABLE_UNSET,)),
+        "file": Key(_R, "Refused.", (_F.HOST_FILE,)),
+        "external": Key(_R, "true is refused.", (_F.EXTERNAL_RESOURCE,)),
+        "labels": _LABELS,
+        "driver": _ignored("Secrets have no drivers here.", warn=True),
+        "driver_opts": _ignored("Secrets have no drivers here.", warn=True),
+        "template_driver": _ignored("Contents aren't templates.", warn=True),
     },
 }

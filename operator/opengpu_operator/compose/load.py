@@ -53,6 +53,8 @@ class Document:
 
     data: Any
     positions: dict[Path, tuple[int, int]] = field(default_factory=dict)
+    replaced: set[Path] = field(default_factory=set)
+    """Where ``!reset`` or ``!override`` stands: what a service that is extended has there doesn't count."""
 
 
 @dataclass
@@ -122,7 +124,7 @@ def load(text: str, report: Report) -> Document | None:
         return Document(None)
     builder = _Builder(report)
     data = builder.build(root, ())
-    return Document(data, builder.positions)
+    return Document(None if data is _LEFT_OUT else data, builder.positions, builder.replaced)
 
 
 class _Composer:
@@ -195,8 +197,8 @@ class _Composer:
             raise _LimitError(FindingReason.TOO_MANY_NODES, event.start_mark)
 
 
-_RESET: Final = object()
-"""Stands for a value tagged ``!reset``: the key is left out."""
+_LEFT_OUT: Final = object()
+"""Stands for a value tagged ``!reset``, or in a way that can't be read: the key is left out."""
 
 
 class _Builder:
@@ -204,13 +206,16 @@ class _Builder:
 
     def __init__(self, report: Report) -> None:
         self.positions: dict[Path, tuple[int, int]] = {}
+        self.replaced: set[Path] = set()
         self._report = report
 
     def build(self, node: _Node, path: Path) -> Any:
         self.positions.setdefault(path, (node.line, node.column))
         tag = node.tag
+        if tag in ("!reset", "!override"):
+            self.replaced.add(path)
         if tag == "!reset":
-            return _RESET
+            return _LEFT_OUT
         if tag is not None and tag not in _TAGS:
             self._report.add(
                 FindingReason.BAD_YAML,
@@ -218,10 +223,10 @@ class _Builder:
                 f"Compose doesn't know the YAML tag {clip(tag)}.",
                 at=(node.line, node.column),
             )
-            return None
+            return _LEFT_OUT
         if node.kind == "list":
             items = (self.build(item, (*path, index)) for index, item in enumerate(node.value))
-            return [item for item in items if item is not _RESET]
+            return [item for item in items if item is not _LEFT_OUT]
         if node.kind == "map":
             return self._map(node, path)
         return scalar(node.value, plain=node.plain, tag=tag)
@@ -247,7 +252,7 @@ class _Builder:
                 continue
             self.positions.setdefault(here, (key_node.line, key_node.column))
             value = self.build(value_node, here)
-            if value is not _RESET:
+            if value is not _LEFT_OUT:
                 result[key] = value
         for merge in merges:
             self._merge(result, merge, path)

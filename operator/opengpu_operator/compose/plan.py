@@ -27,7 +27,7 @@ from opengpu_operator.api.translation import (
 from opengpu_operator.compose import containers, gpu, names, networks, policy, storage, values
 from opengpu_operator.compose.findings import FindingReason, Path, Report, clip
 from opengpu_operator.compose.names import HostNames
-from opengpu_operator.compose.project import Definition, Project
+from opengpu_operator.compose.project import Definition, Project, hosts
 
 #: Names and addresses by which containers reach the Docker host.
 _HOST_NAMES: Final = (
@@ -102,7 +102,7 @@ class _Planner:
         for name, profiles in self._project.inactive.items():
             self._report.add(
                 FindingReason.PROFILE_INACTIVE,
-                ("services", name),
+                ("services", name, "profiles"),
                 f"{clip(name)} belongs to {clip(', '.join(profiles))}, so it isn't run.",
             )
         if not self._services and self._project.raw.get("include") is None:
@@ -123,7 +123,9 @@ class _Planner:
                 self._service(service, hosts, aliases[name], stored.services[name], attached.get(name))
             )
         plan.files = {
-            key: InlineFile(content=self._rewrite(hosts, file.content, (), where=key), secret=file.secret)
+            key: InlineFile(
+                content=self._rewrite(hosts, file.content, stored.contents[key]), secret=file.secret
+            )
             for key, file in stored.files.items()
         }
         plan.worker = self._worker()
@@ -156,12 +158,17 @@ class _Planner:
                 f"DNS doesn't allow the name {clip(name)}; the service is reached as {label}.",
                 severity=Severity.INFO if is_case else None,
             )
-        taken = set(self._labels.values()) | {name.lower() for name in self._labels}
+        owners = {label: name for name, label in self._labels.items()}
+        owners |= {name.lower(): name for name in self._labels}
         for owner, alias, path in self._alias_wishes():
             lowered = alias.lower()
-            if lowered in taken or owner not in self._services or alias in renamed:
+            if owner not in self._services or owners.get(lowered) == owner:
                 continue
-            taken.add(lowered)
+            if lowered in owners or alias in renamed:
+                message = f"{clip(alias)} is the name of another service already."
+                self._report.add(FindingReason.ALIAS_NOT_POSSIBLE, path, message)
+                continue
+            owners[lowered] = owner
             if names.is_label(lowered):
                 result[owner].append(lowered)
             else:
@@ -245,8 +252,10 @@ class _Planner:
         if service.flag("read_only"):
             security["readOnlyRootFilesystem"] = True
         ipc = service.get("ipc")
-        if ipc not in (None, "", "host", "private", "shareable", "none"):
-            report.add(FindingReason.KEY_IGNORED, service.at("ipc"), severity=Severity.WARNING)
+        if ipc not in (None, "", "host"):
+            common = ipc in ("private", "shareable", "none")
+            severity = None if common else Severity.WARNING
+            report.add(FindingReason.KEY_IGNORED, service.at("ipc"), severity=severity)
         for key in ("pid", "uts", "userns_mode", "cgroup"):
             # What the policy refuses would have an effect.
             if service.get(key) and policy.foreign_namespace(service.get(key)) is None:
@@ -276,11 +285,9 @@ class _Planner:
             attachment=attachment,
         )
 
-    def _rewrite(
-        self, hosts: HostNames, value: str, path: Path, *, variable: str = "", where: str = ""
-    ) -> str:
+    def _rewrite(self, hosts: HostNames, value: str, path: Path, *, variable: str = "") -> str:
         rewritten = hosts.rewrite(value, variable=variable)
-        what = variable or where or (str(path[-1]) if path else "")
+        what = variable or str(path[-1])
         for found in rewritten.resolved:
             self._report.add(
                 FindingReason.HOST_REFERENCE_REWRITTEN,
@@ -305,7 +312,7 @@ class _Planner:
     def _ports(self, service: Definition) -> list[Port]:
         result: dict[tuple[int, str, int | None], Port] = {}
         numbers: set[tuple[int, str]] = set()
-        for port in service.ports:
+        for port in self._declared(service.ports, service.at("ports")):
             protocol = "UDP" if port.protocol == "udp" else "TCP"
             loopback = port.host.startswith(_LOOPBACK)
             if loopback:
@@ -326,7 +333,7 @@ class _Planner:
                     }
                 ),
             )
-        for port in service.exposed:
+        for port in self._declared(service.exposed, service.at("expose")):
             protocol = "UDP" if port.protocol == "udp" else "TCP"
             if (port.target, protocol) not in numbers:
                 numbers.add((port.target, protocol))
@@ -334,6 +341,17 @@ class _Planner:
                     {"container": port.target, "protocol": protocol, "exposed_only": True}
                 )
         return list(result.values())
+
+    def _declared(self, ports: list[values.PublishedPort], path: Path) -> list[values.PublishedPort]:
+        """Return the ports of the protocols that a service can be given; the others are reported."""
+        for protocol in sorted({port.protocol for port in ports} - {"tcp", "udp"}):
+            self._report.add(
+                FindingReason.KEY_IGNORED,
+                path,
+                f"Ports of {protocol} are ignored.",
+                severity=Severity.WARNING,
+            )
+        return [port for port in ports if port.protocol in ("tcp", "udp")]
 
     def _pod(self, service: Definition) -> dict[str, Any]:
         pod: dict[str, Any] = {}
@@ -357,6 +375,11 @@ class _Planner:
         result: dict[str, list[str]] = {}
         for host, target in _hosts(service):
             if target == _GATEWAY:
+                self._report.add(
+                    FindingReason.HOST_REFERENCE_REWRITTEN,
+                    service.at("extra_hosts"),
+                    f"{clip(host)} is the host: with a port, it becomes the service that publishes that.",
+                )
                 continue
             try:
                 address = str(ipaddress.ip_address(target.strip("[]")))
@@ -379,11 +402,7 @@ class _Planner:
             other = self._services.get(dependency.service)
             if other is None:
                 if dependency.service in self._project.inactive and dependency.required:
-                    self._report.add(
-                        FindingReason.DEPENDENCY_INACTIVE,
-                        dependency.path,
-                        f"{clip(dependency.service)} is not active, so it isn't waited for.",
-                    )
+                    self._inactive(dependency.service, dependency.path)
                 continue
             until = Until(dependency.condition)
             if until is Until.HEALTHY and not _has_check(other):
@@ -394,14 +413,17 @@ class _Planner:
                 )
             if self._roots[other.name] != self._roots[service.name]:
                 result[other.name] = Dependency(service=other.name, until=until, required=dependency.required)
-        others = [
-            *service.links,
-            *(name.partition(":")[0] for name in values.strings(service.get("volumes_from"))),
-        ]
-        for name in others:
-            if name in self._services and self._roots[name] != self._roots[service.name]:
-                result.setdefault(name, Dependency(service=name))
+        for key, targets in (("links", service.links), ("volumes_from", service.takes_volumes_from)):
+            for name in targets:
+                if name in self._project.inactive:
+                    self._inactive(name, service.at(key))
+                elif name in self._services and self._roots[name] != self._roots[service.name]:
+                    result.setdefault(name, Dependency(service=name))
         return list(result.values())
+
+    def _inactive(self, name: str, path: Path) -> None:
+        message = f"{clip(name)} is not active, so it isn't waited for."
+        self._report.add(FindingReason.DEPENDENCY_INACTIVE, path, message)
 
     def _unroute(self, plan: Plan) -> None:
         """Take from the routed ports those whose URL would be that of another, so that a file has no clash.
@@ -458,15 +480,8 @@ class _Planner:
 
 
 def _hosts(service: Definition) -> list[tuple[str, str]]:
-    written = service.get("extra_hosts")
-    if isinstance(written, dict):
-        return [(host, target) for host, targets in written.items() for target in values.strings(targets)]
-    result = []
-    for entry in values.strings(written):
-        separator = "=" if "=" in entry else ":"
-        host, _, target = entry.partition(separator)
-        result.append((host.strip(), target.strip()))
-    return [(host, target) for host, target in result if host]
+    split = (entry.partition("=") for entry in hosts(service.get("extra_hosts")))
+    return [(host.strip(), target.strip()) for host, _, target in split if host.strip()]
 
 
 def _has_check(service: Definition) -> bool:

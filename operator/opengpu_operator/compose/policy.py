@@ -98,6 +98,8 @@ def _resource(section: str, name: str, entry: dict[str, Any], report: Report) ->
             report.add(
                 FindingReason.MISSING_KEY, path, f"{clip(name)} has no content.", advice="Add content."
             )
+        elif entry.get("content") is not None and entry.get("environment") is not None:
+            report.add(FindingReason.BAD_VALUE, path, "content and environment can't be given together.")
     options = entry.get("driver_opts") or {}
     if section == "volumes" and options:
         kinds = [*values.text(options.get("o")).split(","), values.text(options.get("type"))]
@@ -111,6 +113,8 @@ def _resource(section: str, name: str, entry: dict[str, Any], report: Report) ->
                 f"The volume {clip(name)} is a bind of the host's path {clip(device)}.",
                 advice="Remove driver_opts: the volume then is one of the cluster.",
             )
+        else:
+            report.add(FindingReason.VOLUME_OPTIONS_IGNORED, (*path, "driver_opts"))
 
 
 def _boolean(value: Any) -> bool:
@@ -163,8 +167,10 @@ class _Service:
 
     def _image(self) -> None:
         image = self._service.get("image")
+        if image and self._service.get("build") is not None:
+            self._add(FindingReason.KEY_IGNORED, ("build",), "build is ignored: the named image is used.")
         if not image:
-            if image is None and (self._service.get("build") is not None):
+            if image is None and self._service.get("build") is not None:
                 self._add(FindingReason.BUILD_ONLY, ("build",))
             elif self._service.get("provider") is None:
                 self._add(FindingReason.MISSING_KEY, (), "The service names no image.")
@@ -188,11 +194,7 @@ class _Service:
 
     def _mount(self, entry: MountEntry) -> None:
         mount = entry.mount
-        if mount.kind not in ("volume", "bind", "tmpfs", "image", "npipe", "cluster"):
-            self._report.add(
-                FindingReason.BAD_VALUE, entry.path, f"{clip(mount.kind)} is no type of a volume."
-            )
-        elif mount.kind == "npipe" or hostpaths.is_runtime_socket(mount.source, mount.target):
+        if mount.kind == "npipe" or hostpaths.is_runtime_socket(mount.source, mount.target):
             self._report.add(FindingReason.RUNTIME_SOCKET, entry.path)
         elif mount.kind == "bind" and hostpaths.is_refused(mount.source):
             self._report.add(

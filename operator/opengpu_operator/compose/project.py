@@ -5,6 +5,7 @@ From here on nobody has to know in which of its spellings a key was written.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -14,25 +15,14 @@ from opengpu_operator.compose.findings import FindingReason, Path, Report, clip
 from opengpu_operator.compose.load import MAX_NODES
 
 ALL_PROFILES: Final = "*"
-#: Keys whose lists are joined by ``extends``; the lists of the others are replaced.
-_JOINED: Final = frozenset(
-    {
-        *("ports", "expose", "volumes", "tmpfs", "devices", "cap_add", "cap_drop", "configs", "secrets"),
-        *(
-            "dns",
-            "dns_search",
-            "env_file",
-            "group_add",
-            "security_opt",
-            "external_links",
-            "links",
-            "volumes_from",
-        ),
-        *("device_cgroup_rules", "extra_hosts", "profiles"),
-    }
-)
+#: What ``extends`` replaces as a whole; lists of others are joined, and mappings merged.
+_REPLACED: Final = frozenset({"command", "entrypoint", "test"})
+#: Lists of variables and the like, of which the last with a name counts.
 _VARIABLES: Final = frozenset({"environment", "labels", "annotations", "sysctls"})
-CONDITIONS: Final = ("service_started", "service_healthy", "service_completed_successfully")
+#: Lists that may be written as one string.
+_LISTS: Final = frozenset({"dns", "dns_search", "env_file", "label_file", "tmpfs"})
+#: What a service waits for, and what it waits for where nothing is said.
+_STARTED: Final = {"condition": "service_started", "required": True}
 
 
 @dataclass(frozen=True)
@@ -67,6 +57,11 @@ class Definition:
     links: dict[str, list[str]] = field(default_factory=dict)
     """Other names, by service."""
     joins: str | None = None
+
+    @property
+    def takes_volumes_from(self) -> list[str]:
+        """The services whose mounts it has too."""
+        return [written.partition(":")[0] for written in values.strings(self.raw.get("volumes_from"))]
 
     @property
     def path(self) -> Path:
@@ -106,9 +101,14 @@ class Project:
         return section if isinstance(section, dict) else {}
 
 
-def build(data: dict[str, Any], *, profiles: Collection[str], report: Report) -> Project:
-    """Return a file that passed the shape check as a project; what doesn't fit together goes to ``report``."""
-    merged = _Extends(data["services"], report).all()
+def build(
+    data: dict[str, Any], *, profiles: Collection[str], report: Report, replaced: Collection[Path] = ()
+) -> Project:
+    """Return a checked file as a project; what doesn't fit together goes to ``report``.
+
+    ``replaced`` are the places where what a service extends doesn't count.
+    """
+    merged = _Extends(data.get("services") or {}, replaced, report).all()
     services: dict[str, Definition] = {}
     inactive: dict[str, list[str]] = {}
     for name, raw in merged.items():
@@ -119,7 +119,7 @@ def build(data: dict[str, Any], *, profiles: Collection[str], report: Report) ->
             or ALL_PROFILES in profiles
             or any(entry in profiles for entry in wanted)
         ):
-            services[name] = _definition(name, raw, report)
+            services[name] = _definition(name, raw)
         else:
             inactive[name] = wanted
     project = Project(data, services, inactive)
@@ -130,7 +130,7 @@ def build(data: dict[str, Any], *, profiles: Collection[str], report: Report) ->
     return project
 
 
-def _definition(name: str, raw: dict[str, Any], report: Report) -> Definition:
+def _definition(name: str, raw: dict[str, Any]) -> Definition:
     service = Definition(name, raw)
     service.environment = values.variables(raw.get("environment"))
     service.ports = [port for entry in raw.get("ports") or [] for port in values.ports(entry)]
@@ -139,7 +139,7 @@ def _definition(name: str, raw: dict[str, Any], report: Report) -> Definition:
         MountEntry(values.mount(entry), service.at("volumes", index))
         for index, entry in enumerate(raw.get("volumes") or [])
     ]
-    _depends_on(service, report)
+    _depends_on(service)
     for link in values.strings(raw.get("links")):
         target, _, alias = link.partition(":")
         service.links.setdefault(target, []).extend([alias] if alias and alias != target else [])
@@ -149,29 +149,26 @@ def _definition(name: str, raw: dict[str, Any], report: Report) -> Definition:
     return service
 
 
-def _depends_on(service: Definition, report: Report) -> None:
+def _depends_on(service: Definition) -> None:
     written = service.raw.get("depends_on")
-    if isinstance(written, list):
-        service.depends_on = [
-            Dependency(name, CONDITIONS[0], required=True, path=service.at("depends_on", index))
-            for index, name in enumerate(written)
-        ]
-        return
-    for name, entry in (written or {}).items():
-        path = service.at("depends_on", name)
-        entry = entry or {}  # noqa: PLW2901 - an empty value is an empty mapping
-        condition = entry.get("condition") or CONDITIONS[0]
-        if condition not in CONDITIONS:
-            report.add(
-                FindingReason.BAD_VALUE,
-                (*path, "condition"),
-                f"condition can't be {clip(condition)!r}: one of {', '.join(CONDITIONS)} is expected.",
-            )
-            continue
-        required = entry.get("required")
+    for index, (name, entry) in enumerate(_waits(written).items()):
+        place = name if isinstance(written, dict) else index
         service.depends_on.append(
-            Dependency(name, condition, required=required is None or values.boolean(required), path=path)
+            Dependency(
+                name,
+                entry["condition"],
+                required=values.boolean(entry["required"]),
+                path=service.at("depends_on", place),
+            )
         )
+
+
+def _waits(written: Any) -> dict[str, dict[str, Any]]:
+    named = _named(written or ())
+    return {
+        name: _STARTED | {key: value for key, value in (entry or {}).items() if value is not None}
+        for name, entry in named.items()
+    }
 
 
 def _check_references(project: Project, report: Report) -> None:
@@ -184,6 +181,10 @@ def _check_references(project: Project, report: Report) -> None:
         for target in service.links:
             if target not in known:
                 _undefined(report, service.at("links"), "service", target)
+        for index, target in enumerate(service.takes_volumes_from):
+            # "container" is outside of the file, which the policy refuses.
+            if target not in known and target != "container":
+                _undefined(report, service.at("volumes_from", index), "service", target)
         if service.joins is not None and service.joins not in project.services:
             _undefined(report, service.at("network_mode"), "active service", service.joins)
         for network in service.get("networks") or []:
@@ -211,7 +212,7 @@ def _check_cycles(project: Project, report: Report) -> None:
     edges: dict[str, list[str]] = {}
     for service in project.services.values():
         targets = [dependency.service for dependency in service.depends_on]
-        targets += [*service.links, *([service.joins] if service.joins else [])]
+        targets += [*service.links, *service.takes_volumes_from, *([service.joins] if service.joins else [])]
         edges[service.name] = [target for target in targets if target in project.services]
     done: set[str] = set()
     for start, first in edges.items():
@@ -239,8 +240,9 @@ def _check_cycles(project: Project, report: Report) -> None:
 class _Extends:
     """Merges services that extend others of the same file."""
 
-    def __init__(self, services: dict[str, Any], report: Report) -> None:
+    def __init__(self, services: dict[str, Any], replaced: Collection[Path], report: Report) -> None:
         self._services = services
+        self._replaced = replaced
         self._report = report
         self._done: dict[str, dict[str, Any]] = {}
         self._size = 0
@@ -271,11 +273,18 @@ class _Extends:
             own = self._own(entry)
             if base is not None and self._size <= MAX_NODES:
                 # Each copy counts: extending a large service a hundred times makes it a hundred times as large.
-                own = merge_service(self._done[base], own)
+                own = _merge_mapping(self._without_replaced(self._done[base], ("services", entry)), own)
                 self._size += _size(own)
                 if self._size > MAX_NODES:
                     self._report.add(FindingReason.TOO_MANY_NODES, ("services", entry, "extends"))
             self._done[entry] = own
+
+    def _without_replaced(self, base: dict[str, Any], path: Path) -> dict[str, Any]:
+        return {
+            key: self._without_replaced(value, (*path, key)) if isinstance(value, dict) else value
+            for key, value in base.items()
+            if (*path, key) not in self._replaced
+        }
 
     def _own(self, name: str) -> dict[str, Any]:
         return {key: value for key, value in self._services[name].items() if key != "extends"}
@@ -300,52 +309,49 @@ def _size(value: Any) -> int:
     return 1 + sum(map(_size, value)) if isinstance(value, list) else 1
 
 
-def merge_service(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a service that extends another, as Compose merges them."""
-    result = dict(base)
+def _merge_mapping(before: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
+    """Return a service, or a mapping in one, that extends another, as Compose merges them."""
+    result = dict(before)
     for key, value in own.items():
-        if key in result and value is None:
-            continue
-        before = result.get(key)
-        if before is None:
-            result[key] = value
-        elif key in _VARIABLES:
-            result[key] = values.variables(before) | values.variables(value)
-        elif key in ("depends_on", "networks"):
-            result[key] = _named(before) | _named(value)
-        elif key == "volumes":
-            replaced = {values.mount(entry).target for entry in value}
-            result[key] = [entry for entry in before if values.mount(entry).target not in replaced] + value
-        elif key in _JOINED:
-            result[key] = _joined(before, value)
-        elif isinstance(before, dict) and isinstance(value, dict):
-            result[key] = _merge_mapping(before, value)
-        else:
-            result[key] = value
+        result[key] = _merge(key, before[key], value) if before.get(key) is not None else value
     return result
+
+
+def _merge(key: str, before: Any, value: Any) -> Any:
+    if key in _REPLACED:
+        return value
+    if value is None:
+        return before
+    if key in _VARIABLES:
+        return values.variables(before) | values.variables(value)
+    if key == "depends_on":
+        return _merge_mapping(_waits(before), value if isinstance(value, dict) else _waits(value))
+    if key == "networks":
+        return _merge_mapping(_named(before), _named(value))
+    if key == "extra_hosts":
+        return _joined(hosts(before), hosts(value))
+    if key == "volumes":
+        replaced = {values.mount(entry).target for entry in value}
+        return [entry for entry in before if values.mount(entry).target not in replaced] + value
+    if key in _LISTS or (isinstance(before, list) and isinstance(value, list)):
+        return _joined(before, value)
+    if isinstance(before, dict) and isinstance(value, dict):
+        return _merge_mapping(before, value)
+    return value
 
 
 def _named(value: Any) -> dict[str, Any]:
-    if isinstance(value, dict):
-        return dict(value)
-    return dict.fromkeys(value)
+    return value if isinstance(value, dict) else dict.fromkeys(value)
 
 
-def _joined(before: Any, value: Any) -> Any:
-    if isinstance(before, dict) and isinstance(value, dict):
-        return before | value
-    if isinstance(before, dict) or isinstance(value, dict):
-        return value
-    first = before if isinstance(before, list) else [before]
-    second = value if isinstance(value, list) else [value]
-    return first + [entry for entry in second if entry not in first]
+def _joined(before: Any, value: Any) -> list[Any]:
+    """Return two lists as one, without what is in it twice."""
+    entries = [entry for part in (before, value) for entry in (part if isinstance(part, list) else [part])]
+    return list({json.dumps(entry, sort_keys=True): entry for entry in entries}.values())
 
 
-def _merge_mapping(before: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
-    result = dict(before)
-    for key, item in value.items():
-        held = result.get(key)
-        result[key] = (
-            _merge_mapping(held, item) if isinstance(held, dict) and isinstance(item, dict) else item
-        )
-    return result
+def hosts(written: Any) -> list[str]:
+    """Return the entries of ``extra_hosts``, each as host=address."""
+    if isinstance(written, dict):
+        return [f"{host}={target}" for host, targets in written.items() for target in values.strings(targets)]
+    return [entry if "=" in entry else entry.replace(":", "=", 1) for entry in values.strings(written)]

@@ -1,242 +1,105 @@
-"""Check that every value has the form that Compose's specification gives it, and report all that don't at once.
+"""Check what the specification's schema can't say: what values mean, and how much of everything there is.
 
-Driven by the table in ``keys``. What passes here can be read by the later steps without further checks of type.
-A check against Compose's published JSON schema belongs beside :func:`check`, in front of it.
+Driven by the table in ``keys``. What passes ``schema`` and this can be read by the later steps without further checks.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from opengpu_operator.compose import values
 from opengpu_operator.compose.findings import FindingReason, Path, Report, clip
-from opengpu_operator.compose.keys import TABLES, Form, Key, Treatment
+from opengpu_operator.compose.keys import TABLES, Treatment
 
-_SCALARS: Final = (str, int, float, bool)
 #: What one job can have; more is a mistake or an attack.
 MAX_SERVICES: Final = 100
 MAX_PORTS: Final = 2048
 MAX_MOUNTS: Final = 1024
-_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+#: Of a service, a volume, a config or a secret.
+MAX_NAME: Final = 128
 
 
-def check(data: Any, report: Report) -> bool:
-    """Check a whole file; return whether it can be read further."""
-    if not isinstance(data, dict):
-        report.add(FindingReason.WRONG_TYPE, (), "The file has to be a mapping.")
-        return False
-    checker = _Checker(report)
-    checker.table(data, "top", ())
-    return not checker.failed
+def check(data: Mapping[str, Any], report: Report, *, wrong: Iterable[Path]) -> bool:
+    """Check a file but for what is known to be wrong in it; return whether it can be read further."""
+    checker = _Checker(report, wrong)
+    if checker.names(data):
+        checker.table(data, "top", ())
+    return not checker.wrong
 
 
 class _Checker:
-    def __init__(self, report: Report) -> None:
+    def __init__(self, report: Report, wrong: Iterable[Path]) -> None:
         self._report = report
-        self.failed = False
-        self._count = {Form.PORTS: 0, Form.MOUNTS: 0}
+        self._left = {"ports": MAX_PORTS, "volumes": MAX_MOUNTS}
+        self.wrong: set[Path] = set()
+        """Places that are wrong, or that something wrong is in."""
+        for path in wrong:
+            self._mark(path)
+
+    def _mark(self, path: Path) -> None:
+        self.wrong.update(path[:length] for length in range(len(path) + 1))
+
+    def _fail(self, reason: FindingReason, path: Path, message: str) -> None:
+        self._mark(path)
+        self._report.add(reason, path, message)
+
+    def names(self, data: Mapping[str, Any]) -> bool:
+        """Check the names of what a file defines; return whether there are few enough services to look at."""
+        sections = {key: data.get(key) for key in ("services", "volumes", "configs", "secrets")}
+        for section, entries in sections.items():
+            for name in entries if isinstance(entries, dict) else ():
+                if len(name) > MAX_NAME:
+                    message = f"{clip(name)!r} is longer than {MAX_NAME} characters."
+                    self._fail(FindingReason.BAD_VALUE, (section, name), message)
+        services = sections["services"]
+        if isinstance(services, dict) and len(services) > MAX_SERVICES:
+            self._fail(FindingReason.TOO_MANY, ("services",), f"A file has at most {MAX_SERVICES} services.")
+            return False
+        return True
 
     def table(self, data: Mapping[str, Any], name: str, path: Path) -> None:
         """Check a mapping whose keys are those of a table."""
         table = TABLES[name]
         for key, value in data.items():
-            if key.startswith("x-"):
-                continue
             entry = table.get(key)
-            if entry is None:
-                self._fail(
-                    FindingReason.UNKNOWN_KEY, (*path, key), f"Compose doesn't know the key {clip(key)} here."
-                )
-            elif value is not None:
-                self._value(value, entry, (*path, key))
+            if entry is None or value is None:
+                continue
+            here = (*path, key)
+            for place, inside in entry.inside(value, here):
+                self.table(inside, entry.of, place)
+            if entry.parse is not None:
+                self._parse(entry.parse, value, here)
+            if entry.each is not None and isinstance(value, list):
+                self._each(entry.each, value, here)
         for key, entry in table.items():
             if entry.required and data.get(key) is None:
                 self._fail(FindingReason.MISSING_KEY, path, f"The key {key} is missing.")
 
-    def _fail(self, reason: FindingReason, path: Path, message: str) -> None:
-        self.failed = True
-        self._report.add(reason, path, message)
+    def _parse(self, parse: Callable[[Any], object], value: Any, path: Path) -> None:
+        if path not in self.wrong:
+            try:
+                parse(value)
+            except ValueError as error:
+                message = f"{path[-1]} can't be {clip(value)!r}: {error}."
+                self._fail(FindingReason.BAD_VALUE, path, message)
 
-    def _wrong(self, path: Path, form: str) -> None:
-        self._fail(FindingReason.WRONG_TYPE, path, f"{path[-1]} has to be {form.strip()}.")
-
-    def _value(self, value: Any, key: Key, path: Path) -> None:
-        form = key.form
-        if form is Form.ANY:
-            return
-        if form in _PARSED:
-            self._parsed(_PARSED[form], value, path)
-        elif form in _SIMPLE:
-            if not _SIMPLE[form](value):
-                self._wrong(path, form.value)
-        else:
-            _NESTED[form](self, value, key, path)
-
-    def _parsed(self, parse: Callable[[Any], object], value: Any, path: Path) -> None:
-        try:
-            parse(value)
-        except ValueError as error:
-            self._fail(FindingReason.BAD_VALUE, path, f"{path[-1]} can't be {clip(value)!r}: {error}.")
-
-    def mapping(self, value: Any, key: Key, path: Path) -> None:
-        if isinstance(value, dict):
-            self.table(value, key.of, path)
-        elif not (key.form is Form.STRING_OR_OBJECT and isinstance(value, str)):
-            self._wrong(path, key.form.value)
-
-    def build(self, value: Any, key: Key, path: Path) -> None:
-        if key.of:
-            self.mapping(value, key, path)
-        elif not isinstance(value, str | dict):
-            self._wrong(path, key.form.value)
-
-    def named(self, value: Any, key: Key, path: Path) -> None:
-        if key.form is Form.NAMES_OR_NAMED and isinstance(value, list):
-            if not all(isinstance(item, str) for item in value):
-                self._wrong(path, Form.STRINGS.value)
-            return
-        if not isinstance(value, dict):
-            self._wrong(path, key.form.value)
-            return
-        optional = key.of != "service"
-        if not optional and len(value) > MAX_SERVICES:
-            self._fail(FindingReason.TOO_MANY, path, f"A file has at most {MAX_SERVICES} services.")
-            return
-        for name, entry in value.items():
-            here = (*path, name)
-            if len(path) == 1 and not _NAME.fullmatch(name):
-                self._fail(
-                    FindingReason.BAD_VALUE,
-                    here,
-                    f"{clip(name)!r} is no name: letters, digits, dots, hyphens and underscores, at most 128.",
-                )
-            if isinstance(entry, dict):
-                self.table(entry, key.of, here)
-            elif not (entry is None and optional) and not (name.startswith("x-") and optional):
-                self._wrong(here, Form.MAPPING.value)
-
-    def entries(self, value: Any, key: Key, path: Path) -> None:
-        if not isinstance(value, list):
-            self._wrong(path, key.form.value)
-            return
-        parse = _ENTRY.get(key.form)
-        for index, item in enumerate(value):
+    def _each(self, parse: Callable[[Any], object], entries: list[Any], path: Path) -> None:
+        counted = "volumes" if path[-1] == "volumes" else "ports"
+        for index, entry in enumerate(entries):
             here = (*path, index)
-            before = self.failed
-            self.failed = False
-            if isinstance(item, dict):
-                self.table(item, key.of, here) if key.of else self._wrong(path, key.form.value)
-            elif not isinstance(item, _SCALARS) or (key.of == "gpu"):
-                self._fail(
-                    FindingReason.WRONG_TYPE, here, f"An entry of {path[-1]} has to be {_entry_form(key)}."
-                )
-            if parse is not None and not self.failed:
-                try:
-                    if not self._counted(key.form, parse(item), path):
-                        return
-                except ValueError as error:
-                    shown = item if isinstance(item, _SCALARS) else "this"
-                    self._fail(
-                        FindingReason.BAD_VALUE, here, f"{path[-1]} can't hold {clip(shown)!r}: {error}."
-                    )
-            self.failed = self.failed or before
-
-    def _counted(self, form: Form, parsed: Any, path: Path) -> bool:
-        """Count ports and mounts; returns False where there are too many of them, which ends the reading."""
-        counted = Form.MOUNTS if form is Form.MOUNTS else Form.PORTS
-        self._count[counted] += len(parsed) if isinstance(parsed, list) else 1
-        limit = MAX_MOUNTS if counted is Form.MOUNTS else MAX_PORTS
-        if self._count[counted] > limit:
-            self._fail(FindingReason.TOO_MANY, path, f"A file has at most {limit} {path[-1]}.")
-            return False
-        return True
-
-    def gpus(self, value: Any, _: Key, path: Path) -> None:
-        if isinstance(value, list):
-            for index, item in enumerate(value):
-                here = (*path, index)
-                if not isinstance(item, dict):
-                    self._wrong(here, Form.MAPPING.value)
-                    continue
-                # Unlike under deploy, the capability is understood here.
-                self.table({"capabilities": ["gpu"], **item}, "gpu", here)
-        elif value != "all":
-            self._parsed(values.integer, value, path)
-
-
-def _entry_form(key: Key) -> str:
-    return "a mapping" if key.of == "gpu" else "a string or a mapping" if key.of else "a string"
-
-
-def _is_strings(value: Any) -> bool:
-    return isinstance(value, list) and all(isinstance(item, _SCALARS) for item in value)
-
-
-def _is_variables(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(item is None or isinstance(item, _SCALARS) for item in value.values())
-    return _is_strings(value)
-
-
-def _is_hosts(value: Any) -> bool:
-    if isinstance(value, dict):
-        return all(isinstance(item, _SCALARS) or _is_strings(item) for item in value.values())
-    return _is_strings(value)
-
-
-def _is_env_files(value: Any) -> bool:
-    entries = value if isinstance(value, list) else [value]
-    return all(isinstance(item, str | dict) for item in entries)
-
-
-_SIMPLE: Final[Mapping[Form, Callable[[Any], bool]]] = {
-    Form.STRING: lambda value: isinstance(value, str),
-    Form.SCALAR: lambda value: isinstance(value, _SCALARS),
-    Form.STRINGS: _is_strings,
-    Form.STRING_OR_STRINGS: lambda value: isinstance(value, str) or _is_strings(value),
-    Form.VARIABLES: _is_variables,
-    Form.HOSTS: _is_hosts,
-    Form.MAPPING: lambda value: isinstance(value, dict),
-    Form.LIST: lambda value: isinstance(value, list),
-    Form.ENV_FILES: _is_env_files,
-}
-
-
-def _command(value: Any) -> object:
-    if isinstance(value, list) and not _is_strings(value):
-        msg = "a list of strings is expected"
-        raise ValueError(msg)
-    return values.command(value)
-
-
-_PARSED: Final[Mapping[Form, Callable[[Any], object]]] = {
-    Form.BOOLEAN: values.boolean,
-    Form.INTEGER: values.integer,
-    Form.NUMBER: values.number,
-    Form.SIZE: values.size,
-    Form.DURATION: values.duration,
-    Form.COMMAND: _command,
-}
-
-_ENTRY: Final[Mapping[Form, Callable[[Any], object]]] = {
-    Form.PORTS: values.ports,
-    Form.EXPOSED: values.exposed,
-    Form.MOUNTS: values.mount,
-}
-
-_NESTED: Final[Mapping[Form, Callable[[_Checker, Any, Key, Path], None]]] = {
-    Form.OBJECT: _Checker.mapping,
-    Form.STRING_OR_OBJECT: _Checker.build,
-    Form.NAMED: _Checker.named,
-    Form.NAMES_OR_NAMED: _Checker.named,
-    Form.ENTRIES: _Checker.entries,
-    Form.PORTS: _Checker.entries,
-    Form.EXPOSED: _Checker.entries,
-    Form.MOUNTS: _Checker.entries,
-    Form.GPUS: _Checker.gpus,
-}
+            if here in self.wrong:
+                continue
+            try:
+                parsed = parse(entry)
+            except ValueError as error:
+                shown = "this" if isinstance(entry, dict) else repr(clip(entry))
+                self._fail(FindingReason.BAD_VALUE, here, f"{path[-1]} can't hold {shown}: {error}.")
+                continue
+            self._left[counted] -= len(parsed) if isinstance(parsed, list) else 1
+            if self._left[counted] < 0:
+                limit = MAX_MOUNTS if counted == "volumes" else MAX_PORTS
+                self._fail(FindingReason.TOO_MANY, path, f"A file has at most {limit} {counted}.")
+                return
 
 
 def report_ignored(service: Mapping[str, Any], path: Path, report: Report) -> None:
@@ -246,34 +109,22 @@ def report_ignored(service: Mapping[str, Any], path: Path, report: Report) -> No
 
 def report_ignored_top(data: Mapping[str, Any], report: Report) -> None:
     """Report the keys outside of services that have no effect."""
-    for key, entry in TABLES["top"].items():
-        value = data.get(key)
-        if value is None:
-            continue
-        if entry.treatment is Treatment.IGNORED:
-            report.add(entry.reason, (key,), entry.note, severity=entry.severity)
-        elif entry.form is Form.NAMED and key != "services" and isinstance(value, dict):
-            for name, item in value.items():
-                if isinstance(item, dict):
-                    _ignored(item, entry.of, (key, name), report)
+    _ignored({key: value for key, value in data.items() if key != "services"}, "top", (), report)
 
 
 def _ignored(data: Mapping[str, Any], table: str, path: Path, report: Report) -> None:
     for key, value in data.items():
         entry = TABLES[table].get(key)
-        if entry is None or value is None:
-            continue
         here = (*path, key)
+        if value is None or key.startswith("x-"):
+            continue
+        if entry is None:
+            report.add(FindingReason.KEY_IGNORED, here, f"{clip(key)} is ignored: Compose reads no such key.")
+            continue
         if entry.treatment is Treatment.IGNORED:
-            report.add(entry.reason, here, f"{key} is ignored: {entry.note}", severity=entry.severity)
-        elif entry.of and isinstance(value, dict):
-            if entry.form is Form.NAMES_OR_NAMED:
-                for name, item in value.items():
-                    if isinstance(item, dict):
-                        _ignored(item, entry.of, (*here, name), report)
-            elif entry.form in (Form.OBJECT, Form.STRING_OR_OBJECT):
-                _ignored(value, entry.of, here, report)
-        elif entry.of and isinstance(value, list):
-            for index, item in enumerate(value):
-                if isinstance(item, dict):
-                    _ignored(item, entry.of, (*here, index), report)
+            message = f"{key} is ignored: {entry.note}"
+            # What is said not to be wanted is no loss.
+            severity = None if value is False else entry.severity
+            report.add(entry.reasons[0], here, message, severity=severity)
+        for place, inside in entry.inside(value, here):
+            _ignored(inside, entry.of, place, report)

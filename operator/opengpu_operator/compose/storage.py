@@ -37,6 +37,8 @@ class Storage:
     services: dict[str, ServiceStorage]
     volumes: dict[str, Volume]
     files: dict[str, InlineFile]
+    contents: dict[str, Path]
+    """Where the content of each file is written."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,12 @@ def plan(project: Project, options: TranslateOptions, report: Report) -> Storage
         services={name: _service(entries, keys, file_keys) for name, entries in planned.items()},
         volumes=volumes,
         files=files,
+        contents={
+            key: (f"{kind}s", name, "content")
+            for (kind, _, name), key in (
+                (identity.partition(":"), key) for identity, key in file_keys.items()
+            )
+        },
     )
 
 
@@ -162,9 +170,10 @@ class _Planner:
         self._found = {}
         for entry in self._inherited(service):
             self._mount(service, entry)
+            for flag in entry.mount.flags:
+                self._ignored(flag, "it is about the host's files", entry.path)
         for index, written in enumerate(values.strings(service.get("tmpfs"))):
-            target, _, flags = written.partition(":")
-            self._memory(target, _tmpfs_size(flags), service.at("tmpfs", index))
+            self._tmpfs(written, service.at("tmpfs", index))
         self._shared_memory(service)
         for kind in ("configs", "secrets"):
             for index, written in enumerate(service.get(kind) or []):
@@ -218,11 +227,6 @@ class _Planner:
         elif mount.kind == "bind":
             self._bind(entry)
         elif mount.kind == "volume" and mount.source and not mount.source.partition(":")[2]:
-            declared = self._project.section("volumes").get(mount.source)
-            if isinstance(declared, dict) and declared.get("driver_opts"):
-                self._report.add(
-                    FindingReason.VOLUME_OPTIONS_IGNORED, ("volumes", mount.source, "driver_opts")
-                )
             self._put(mount.target, _Placed(mount.source, "named", mount.source, entry.path, mount))
         else:
             if mount.kind not in ("volume", "npipe"):
@@ -252,6 +256,20 @@ class _Planner:
                 f"host:{root}", "bind", root, entry.path, mount, sub_path=source[len(root) :].strip("/")
             )
             self._put(mount.target, placed)
+
+    def _tmpfs(self, written: str, path: Path) -> None:
+        target, _, flags = written.partition(":")
+        size: int | None = None
+        for flag in filter(None, flags.split(",")):
+            name, _, value = flag.partition("=")
+            try:
+                size = values.size(value if name == "size" else "") or None
+            except ValueError:
+                self._ignored(flag, "only a size in bytes is kept", path)
+        self._memory(target, size, path)
+
+    def _ignored(self, flag: str, why: str, path: Path) -> None:
+        self._report.add(FindingReason.KEY_IGNORED, path, f"{clip(flag)} is ignored: {why}.")
 
     def _memory(self, target: str, size: int | str | None, path: Path) -> None:
         cleaned = "/" + posixpath.normpath(target).lstrip("/")
@@ -295,17 +313,6 @@ class _Planner:
             return
         if isinstance(self._project.section(kind).get(source), dict):
             self._put(target, _File(f"{kind.removesuffix('s')}:{source}", target, bits, path))
-
-
-def _tmpfs_size(flags: str) -> int | None:
-    for flag in flags.split(","):
-        name, _, value = flag.partition("=")
-        if name == "size":
-            try:
-                return values.size(value) or None
-            except ValueError:
-                return None
-    return None
 
 
 def _files(

@@ -249,8 +249,8 @@ def _port_range(value: str) -> range:
 
 
 def _pair(targets: range, published: str, protocol: str, host: str) -> list[PublishedPort]:
-    if protocol not in ("tcp", "udp"):
-        msg = "the protocol is tcp or udp"
+    if protocol not in ("tcp", "udp", "sctp"):
+        msg = "the protocol is tcp, udp or sctp"
         raise ValueError(msg)
     if published in ("", "0"):
         return [PublishedPort(target, None, protocol, host) for target in targets]
@@ -314,6 +314,8 @@ class Mounted:
     size: int | None = None
     is_directory: bool = False
     """The file says so itself: a trailing slash, or create_host_path."""
+    flags: tuple[str, ...] = ()
+    """What else the short form says: z, nocopy, cached."""
 
 
 def mount(value: Any) -> Mounted:
@@ -374,12 +376,13 @@ def _short_mount(value: str) -> Mounted:
     if not target or (value.startswith(":")):
         msg = "a mount such as data:/data is expected"
         raise ValueError(msg)
-    flags = mode.split(",") if mode else []
+    flags = [flag for flag in mode.split(",") if flag]
     return Mounted(
         kind="volume" if not source or _NAMED.fullmatch(source) else "bind",
         source=source,
         target=_clean(target),
         read_only="ro" in flags,
+        flags=tuple(flag for flag in flags if flag not in ("ro", "rw")),
         is_directory=source.endswith("/") or target.endswith("/"),
     )
 

@@ -44,7 +44,9 @@ def test_the_networks_variables_are_there_though_some_say_nothing(
     from opengpu_operator.cli.main import main
 
     path = tmp_path / "compose.yaml"
-    path.write_text('services: {a: {image: x, environment: {A: "${SOURCE_ADDRESS-unset}${PROTOCOL_VERSION}"}}}')
+    path.write_text(
+        'services: {a: {image: x, environment: {A: "${SOURCE_ADDRESS-unset}${PROTOCOL_VERSION}"}}}'
+    )
     assert main(["translate", str(path)]) == 0
     out, err = capfd.readouterr()
     assert "unset" not in out

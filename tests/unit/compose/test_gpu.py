@@ -18,11 +18,12 @@ def reserved(entry: str) -> str:
         (reserved("{driver: nvidia, count: 2, capabilities: [gpu]}"), "nvidia", 2),
         (reserved("{driver: nvidia, count: '${N:-3}', capabilities: [gpu, compute, utility]}"), "nvidia", 3),
         (reserved("{capabilities: [gpu]}"), "nvidia", None),
-        (reserved("{capabilities: [[gpu]], count: -1}"), "nvidia", None),
+        (reserved("{capabilities: [gpu], count: -1}"), "nvidia", None),
+        (reserved("{capabilities: [GPU], count: ALL}"), "nvidia", None),
         (reserved("{driver: nvidia, capabilities: [compute]}"), "nvidia", None),
         (reserved("{capabilities: [nvidia-compute], count: 1}"), "nvidia", 1),
         (reserved("{driver: nvidia, device_ids: ['0', '3'], capabilities: [gpu]}"), "nvidia", 2),
-        (reserved("{driver: nvidia, device_ids: [0, 0], capabilities: [gpu]}"), "nvidia", 1),
+        (reserved("{driver: nvidia, device_ids: ['0', ' 0'], capabilities: [gpu]}"), "nvidia", 1),
         (reserved("{driver: nvidia, device_ids: [all], capabilities: [gpu]}"), "nvidia", None),
         (reserved("{driver: amd, count: 1, capabilities: [gpu]}"), "amd", 1),
         (reserved("{driver: cdi, device_ids: [nvidia.com/gpu=all], capabilities: [gpu]}"), "nvidia", None),
@@ -39,7 +40,6 @@ def reserved(entry: str) -> str:
             3,
         ),
         ("gpus: all", "nvidia", None),
-        ("gpus: 2", "nvidia", 2),
         ("gpus: [{driver: nvidia, count: 2}]", "nvidia", 2),
         ("gpus: [{}]", "nvidia", None),
         ("gpus: [{driver: amd, device_ids: ['0']}]", "amd", 1),
@@ -77,7 +77,7 @@ def test_forms(body: str, vendor: str, count: int | None) -> None:
     "body",
     [
         *(
-            "gpus: 0",
+            "gpus: [{count: 0}]",
             reserved("{count: 0, capabilities: [gpu]}"),
             "tty: true",
             "runtime: runc",
@@ -103,6 +103,7 @@ def test_none(body: str) -> None:
         (reserved("{driver: tpu, capabilities: [tpu]}"), "DeviceRefused"),
         (reserved("nvidia"), "WrongType"),
         ("gpus: some", "BadValue"),
+        ("gpus: 0.5", "WrongType"),
         ("deploy: {resources: {limits: {nvidia.com/gpu: 1}}}", "UnknownKey"),
         ("deploy: {resources: {limits: {devices: []}}}", "UnknownKey"),
     ],
@@ -126,7 +127,7 @@ def test_findings(body: str, environment: str | None, reason: str) -> None:
 
 
 def test_the_environment_decides_where_the_file_does_not() -> None:
-    for body in ("gpus: 1", "devices: [/dev/dri]", reserved("{count: 1, capabilities: [gpu]}")):
+    for body in ("gpus: [{count: 1}]", "devices: [/dev/dri]", reserved("{count: 1, capabilities: [gpu]}")):
         found = service(body, environment="amd").gpu
         assert found is not None
         assert found.vendor.value == "amd"

@@ -74,6 +74,16 @@ def test_anchors_and_merge_keys() -> None:
     assert "gone" not in data
 
 
+def test_places_that_are_replaced() -> None:
+    report = Report()
+    document = load("a: {b: !reset null, c: !override [x]}\nd: !unknown x\ne: x", report)
+    assert document is not None
+    assert document.replaced == {("a", "b"), ("a", "c")}
+    # What can't be read isn't an empty value, which would be found a second time.
+    assert document.data == {"a": {"c": ["x"]}, "e": "x"}
+    assert [finding.path for finding in report.findings()] == ["d"]
+
+
 def test_positions_are_those_of_the_keys() -> None:
     translation = translate(
         "services:\n  app:\n    image: app\n    privileged: true\n    volumes:\n      - /:/host\n"
@@ -139,6 +149,12 @@ ATTACKS = {
             ", ".join(f'"{n}-{n + 255}"' for n in range(1, 9000))
         ),
         "TooMany",
+    ),
+    "wrong entries": (one(f"command: [{','.join(['[1]'] * 4900)}]"), "WrongType"),
+    "wrong keys": (one("\n".join(f"k{n}: x" for n in range(4900))), "UnknownKey"),
+    "mixed ports": (
+        one(f"ports: [{','.join(f'[{n}], {{target: {n}}}' for n in range(1900))}]"),
+        "WrongType",
     ),
     "many mounts": (
         "services: {{app: {{image: x, volumes: [{}]}}}}".format(",".join(f"/v{n}" for n in range(5000))),

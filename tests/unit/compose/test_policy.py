@@ -16,9 +16,10 @@ from tests.support.compose import errors, one, reasons, translate
         ),
         *(
             (f"{key}: {value}", "HostNamespace", key)
-            for key in ("network_mode", "pid", "uts", "userns_mode", "cgroup")
+            for key in ("network_mode", "pid", "uts", "userns_mode")
             for value in ("host", "HOST")
         ),
+        ("cgroup: host", "HostNamespace", "cgroup"),
         *((f"{key}: container:x", "ForeignNamespace", key) for key in ("network_mode", "pid")),
         ("volumes_from: [container:x]", "ForeignNamespace", "volumes_from[0]"),
         ("use_api_socket: true", "RuntimeSocket", "use_api_socket"),
@@ -250,6 +251,7 @@ def test_other_paths_are_not_refused(source: str, reason: str) -> None:
             for value in ("true", "{name: y}", "'yes'")
         ),
         ("configs: {x: {}}", "MissingKey"),
+        ("configs: {x: {content: a, environment: B}}", "BadValue"),
         ("volumes: {x: {driver_opts: {type: none, o: bind, device: /home/me}}}", "HostPathRefused"),
         ("volumes: {x: {driver_opts: {type: none, o: 'rw,bind', device: /}}}", "HostPathRefused"),
         ("volumes: {x: {driver_opts: {o: rbind, device: ./x}}}", "HostPathRefused"),

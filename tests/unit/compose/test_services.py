@@ -173,7 +173,7 @@ def test_a_check_of_an_unknown_sort() -> None:
     ("body", "context"),
     [
         ("user: '1000:1001'", {"runAsUser": 1000, "runAsGroup": 1001}),
-        ("user: 1000", {"runAsUser": 1000}),
+        ("user: '1000'", {"runAsUser": 1000}),
         ("user: root", {"runAsUser": 0}),
         ("user: nginx:nginx", None),
         ("user: nginx:101", None),
@@ -226,7 +226,7 @@ def test_resources(body: str, resources: dict[str, Any] | None) -> None:
     ("body", "restart", "retries"),
     [
         ("tty: false", "unset", None),
-        *((f"restart: {written}", "no", None) for written in ("no", "'no'", "false")),
+        *((f"restart: {written}", "no", None) for written in ("no", "'no'", "'false'")),
         *((f"restart: {written}", "always", None) for written in ("always", "unless-stopped")),
         ("restart: on-failure", "on-failure", None),
         ("restart: on-failure:3", "on-failure", 3),
@@ -265,7 +265,7 @@ def test_the_pod() -> None:
     app = service(
         """
         stop_grace_period: 1m30s
-        group_add: [video, "991", 44, 44]
+        group_add: [video, "991", 44, "44"]
         sysctls: [net.ipv4.tcp_syncookies=0, net.ipv4.ip_forward=1]
         platform: linux/arm64/v8
         extra_hosts: ["db.example:10.1.2.3", "six=[::1]", "host.docker.internal:host-gateway"]
@@ -409,7 +409,7 @@ def test_dependencies() -> None:
         ),
         ("services: {}", "NoServices"),
         ("services: {a: {image: x, profiles: [p]}}", "NoServices"),
-        ("services:", "MissingKey"),
+        ("services:", "WrongType"),
         ("services: {a: }", "WrongType"),
         ("services: {'a b': {image: x}}", "BadValue"),
     ],
@@ -464,6 +464,90 @@ def test_extends_in_the_same_file() -> None:
     }
     assert app.container["resources"]["limits"] == {"cpu": "2000m", "memory": "1073741824"}
     assert app.restart.value == "always"
+
+
+def test_what_is_taken_or_not_there_is_found() -> None:
+    translation = translate(
+        """
+        services:
+          app:
+            image: x
+            container_name: APP
+            networks: {default: {aliases: [db, same]}}
+            links: [tool]
+            volumes_from: [tool]
+          db: {image: x, networks: {default: {aliases: [same]}}}
+          tool: {image: x, profiles: [tools]}
+        """
+    )
+    assert [entry.aliases for entry in translation.services] == [["same"], []]
+    found = {(entry.reason, entry.path) for entry in translation.findings}
+    assert found == {
+        ("AliasNotPossible", "services.app.networks.default.aliases"),
+        ("AliasNotPossible", "services.db.networks.default.aliases"),
+        ("DependencyInactive", "services.app.links"),
+        ("DependencyInactive", "services.app.volumes_from"),
+        ("ProfileInactive", "services.tool.profiles"),
+    }
+
+
+BASE = """
+  base:
+    image: x
+    command: [a]
+    ports: ["80"]
+    cap_add: [CHOWN]
+    environment: {A: "1", B: "1"}
+    depends_on: {db: {condition: service_completed_successfully}}
+    extra_hosts: {one: 192.0.2.1}
+    networks: {default: {aliases: [one]}}
+    tmpfs: /one
+    healthcheck: {test: [CMD, a], retries: 7}
+    deploy: {resources: {reservations: {devices: [{capabilities: [gpu], count: 1}]}}}
+  db: {image: y}
+"""
+
+
+@pytest.mark.parametrize(
+    ("own", "part"),
+    [
+        ("ports: ['80', '81']", {"ports": [80, 81]}),
+        ("ports: !override ['81']", {"ports": [81]}),
+        ("ports: !reset []", {"ports": []}),
+        ("ports: ", {"ports": [80]}),
+        ("command: ", {"args": []}),
+        ("environment: !override [B=2]", {"env": {"B": "2"}}),
+        ("environment: {A: !reset null, C: '3'}", {"env": {"B": "1", "C": "3"}}),
+        ("cap_add: [CHOWN, KILL]", {"capabilities": ["CHOWN", "KILL"]}),
+        ("depends_on: {db: {required: false}}", {"waits": [("db", "service_completed_successfully", False)]}),
+        ("depends_on: [db]", {"waits": [("db", "service_started", True)]}),
+        ("extra_hosts: ['two:192.0.2.2']", {"hosts": ["one", "two"]}),
+        ("networks: {default: {aliases: [two]}}", {"aliases": ["one", "two"]}),
+        ("networks: [default]", {"aliases": ["one"]}),
+        ("tmpfs: [/two]", {"memory": ["/one", "/two"]}),
+        ("healthcheck: {test: [CMD, b]}", {"probe": (["b"], 7)}),
+        ("deploy: {resources: {reservations: {devices: [{capabilities: [gpu], count: 2}]}}}", {"gpus": 3}),
+    ],
+)
+def test_extends_merges_as_compose_does(own: str, part: dict[str, Any]) -> None:
+    translation = translate(f"services:\n  app: {{extends: base, {own}}}{BASE}")
+    assert not translation.refused, translation.findings
+    app = translation.service("app")
+    assert app.gpu is not None
+    probe = app.container["readinessProbe"]
+    found = {
+        "ports": [port.container for port in app.ports],
+        "args": app.container.get("args", []),
+        "env": {entry["name"]: entry["value"] for entry in app.container["env"]},
+        "capabilities": app.container["securityContext"]["capabilities"]["add"],
+        "waits": [(entry.service, entry.until.value, entry.required) for entry in app.depends_on],
+        "hosts": [name for entry in app.pod["hostAliases"] for name in entry["hostnames"]],
+        "aliases": app.aliases,
+        "memory": [mount["mountPath"] for mount in app.container["volumeMounts"]],
+        "probe": (probe["exec"]["command"], probe["failureThreshold"]),
+        "gpus": app.gpu.count,
+    }
+    assert found == found | part
 
 
 def test_pods_that_are_shared() -> None:

@@ -123,7 +123,7 @@ def test_ports(value: Any, expected: list[tuple[int, int | None, str, str]]) -> 
         "65536",
         "70000:80",
         "81-80",
-        "80/sctp",
+        "80/icmp",
         "1-2:3-5",
         "1-300",
         "²",
@@ -147,7 +147,7 @@ def test_no_ports(value: Any) -> None:
         ("/data", Mounted("volume", "", "/data")),
         ("./a:/b:ro", Mounted("bind", "./a", "/b", read_only=True)),
         ("../a/:/b", Mounted("bind", "../a/", "/b", is_directory=True)),
-        ("~/x:/b//c/../d:z,ro", Mounted("bind", "~/x", "/b/d", read_only=True)),
+        ("~/x:/b//c/../d:z,ro", Mounted("bind", "~/x", "/b/d", read_only=True, flags=("z",))),
         (r"C:\Users\me:/b", Mounted("bind", r"C:\Users\me", "/b")),
         ("c:/Users/me:/b:ro", Mounted("bind", "c:/Users/me", "/b", read_only=True)),
         (
