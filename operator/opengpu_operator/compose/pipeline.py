@@ -58,13 +58,13 @@ async def translate(text: bytes | str, options: TranslateOptions, *, kompose: Co
 
 def _read(text: bytes | str, options: TranslateOptions, report: Report) -> tuple[bytes, plan.Plan] | None:
     """Do everything in front of kompose; None where the file can't be read."""
-    data = _load(text, report)
-    if data is None:
+    document = _load(text, report)
+    if document is None:
         return None
-    data = interpolate.interpolate(data, options.variables, report)
+    data = interpolate.interpolate(document.data, options.variables, report)
     if not shape.check(data, report):
         return None
-    parsed = project.build(data, profiles=options.profiles, report=report)
+    parsed = project.build(data, profiles=options.profiles, report=report, replaced=document.replaced)
     policy.check(parsed, report)
     shape.report_ignored_top(data, report)
     for service in parsed.services.values():
@@ -75,7 +75,7 @@ def _read(text: bytes | str, options: TranslateOptions, report: Report) -> tuple
     return sanitise.sanitised_file(intended), intended
 
 
-def _load(text: bytes | str, report: Report) -> dict[str, Any] | None:
+def _load(text: bytes | str, report: Report) -> load.Document | None:
     decoded = load.decode(text, report)
     if decoded is None or detect.looks_foreign(decoded, report):
         return None
@@ -90,4 +90,4 @@ def _load(text: bytes | str, report: Report) -> dict[str, Any] | None:
     if document is None or not detect.check_data(document.data, report):
         return None
     report.positions = document.positions
-    return document.data if isinstance(document.data, dict) else None
+    return document if isinstance(document.data, dict) else None

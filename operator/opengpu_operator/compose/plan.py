@@ -27,7 +27,7 @@ from opengpu_operator.api.translation import (
 from opengpu_operator.compose import containers, gpu, names, networks, policy, storage, values
 from opengpu_operator.compose.findings import FindingReason, Path, Report, clip
 from opengpu_operator.compose.names import HostNames
-from opengpu_operator.compose.project import Definition, Project
+from opengpu_operator.compose.project import Definition, Project, extra_hosts
 
 #: Names and addresses by which containers reach the Docker host.
 _HOST_NAMES: Final = (
@@ -190,7 +190,7 @@ class _Planner:
         return [
             host
             for service in self._services.values()
-            for host, target in _hosts(service)
+            for host, target in extra_hosts(service.get("extra_hosts"))
             if target == _GATEWAY
         ]
 
@@ -355,7 +355,7 @@ class _Planner:
 
     def _host_aliases(self, service: Definition) -> list[dict[str, Any]]:
         result: dict[str, list[str]] = {}
-        for host, target in _hosts(service):
+        for host, target in extra_hosts(service.get("extra_hosts")):
             if target == _GATEWAY:
                 continue
             try:
@@ -455,18 +455,6 @@ class _Planner:
                     ("services", name),
                     f"The pod of {clip(name)} waits for itself.",
                 )
-
-
-def _hosts(service: Definition) -> list[tuple[str, str]]:
-    written = service.get("extra_hosts")
-    if isinstance(written, dict):
-        return [(host, target) for host, targets in written.items() for target in values.strings(targets)]
-    result = []
-    for entry in values.strings(written):
-        separator = "=" if "=" in entry else ":"
-        host, _, target = entry.partition(separator)
-        result.append((host.strip(), target.strip()))
-    return [(host, target) for host, target in result if host]
 
 
 def _has_check(service: Definition) -> bool:

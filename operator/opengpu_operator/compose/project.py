@@ -5,7 +5,7 @@ From here on nobody has to know in which of its spellings a key was written.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -14,24 +14,14 @@ from opengpu_operator.compose.findings import FindingReason, Path, Report, clip
 from opengpu_operator.compose.load import MAX_NODES
 
 ALL_PROFILES: Final = "*"
-#: Keys whose lists are joined by ``extends``; the lists of the others are replaced.
-_JOINED: Final = frozenset(
-    {
-        *("ports", "expose", "volumes", "tmpfs", "devices", "cap_add", "cap_drop", "configs", "secrets"),
-        *(
-            "dns",
-            "dns_search",
-            "env_file",
-            "group_add",
-            "security_opt",
-            "external_links",
-            "links",
-            "volumes_from",
-        ),
-        *("device_cgroup_rules", "extra_hosts", "profiles"),
-    }
+#: How long the place of a service is.
+_SERVICE: Final = 2
+#: Below a service: what ``extends`` replaces as a whole; other lists are joined, and mappings merged.
+_REPLACED: Final = frozenset({("command",), ("entrypoint",), ("healthcheck", "test")})
+_VARIABLES: Final = frozenset(
+    {("environment",), ("labels",), ("annotations",), ("sysctls",), ("deploy", "labels")}
 )
-_VARIABLES: Final = frozenset({"environment", "labels", "annotations", "sysctls"})
+_NAMED: Final = frozenset({("depends_on",), ("networks",)})
 CONDITIONS: Final = ("service_started", "service_healthy", "service_completed_successfully")
 
 
@@ -106,9 +96,14 @@ class Project:
         return section if isinstance(section, dict) else {}
 
 
-def build(data: dict[str, Any], *, profiles: Collection[str], report: Report) -> Project:
-    """Return a file that passed the shape check as a project; what doesn't fit together goes to ``report``."""
-    merged = _Extends(data["services"], report).all()
+def build(
+    data: dict[str, Any], *, profiles: Collection[str], report: Report, replaced: Collection[Path] = ()
+) -> Project:
+    """Return a file that passed the shape check as a project; what doesn't fit together goes to ``report``.
+
+    ``replaced`` are the places where nothing is taken over from the service that is extended.
+    """
+    merged = _Extends(data["services"], replaced, report).all()
     services: dict[str, Definition] = {}
     inactive: dict[str, list[str]] = {}
     for name, raw in merged.items():
@@ -239,8 +234,12 @@ def _check_cycles(project: Project, report: Report) -> None:
 class _Extends:
     """Merges services that extend others of the same file."""
 
-    def __init__(self, services: dict[str, Any], report: Report) -> None:
+    def __init__(self, services: dict[str, Any], replaced: Collection[Path], report: Report) -> None:
         self._services = services
+        self._replaced: dict[str, list[Path]] = {}
+        for place in replaced:
+            if len(place) > _SERVICE and place[0] == "services":
+                self._replaced.setdefault(str(place[1]), []).append(place[_SERVICE:])
         self._report = report
         self._done: dict[str, dict[str, Any]] = {}
         self._size = 0
@@ -271,7 +270,7 @@ class _Extends:
             own = self._own(entry)
             if base is not None and self._size <= MAX_NODES:
                 # Each copy counts: extending a large service a hundred times makes it a hundred times as large.
-                own = merge_service(self._done[base], own)
+                own = merge_service(_without(self._done[base], self._replaced.get(entry, ())), own)
                 self._size += _size(own)
                 if self._size > MAX_NODES:
                     self._report.add(FindingReason.TOO_MANY_NODES, ("services", entry, "extends"))
@@ -294,6 +293,18 @@ class _Extends:
         return str(written)
 
 
+def _without(value: dict[str, Any], places: Iterable[Path]) -> dict[str, Any]:
+    """Return a mapping without what stands at some places in it, as far as they lead through mappings."""
+    result = dict(value)
+    for first, *rest in places:
+        held = result.get(str(first))
+        if not rest:
+            result.pop(str(first), None)
+        elif isinstance(held, dict):
+            result[str(first)] = _without(held, [tuple(rest)])
+    return result
+
+
 def _size(value: Any) -> int:
     if isinstance(value, dict):
         return 1 + sum(map(_size, value.values()))
@@ -302,50 +313,74 @@ def _size(value: Any) -> int:
 
 def merge_service(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Return a service that extends another, as Compose merges them."""
-    result = dict(base)
-    for key, value in own.items():
-        if key in result and value is None:
-            continue
-        before = result.get(key)
-        if before is None:
-            result[key] = value
-        elif key in _VARIABLES:
-            result[key] = values.variables(before) | values.variables(value)
-        elif key in ("depends_on", "networks"):
-            result[key] = _named(before) | _named(value)
-        elif key == "volumes":
-            replaced = {values.mount(entry).target for entry in value}
-            result[key] = [entry for entry in before if values.mount(entry).target not in replaced] + value
-        elif key in _JOINED:
-            result[key] = _joined(before, value)
-        elif isinstance(before, dict) and isinstance(value, dict):
-            result[key] = _merge_mapping(before, value)
-        else:
-            result[key] = value
+    return _merge_mapping(base, own, ())
+
+
+def _merge_mapping(before: Mapping[str, Any], value: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    result = dict(before)
+    for key, item in value.items():
+        result[key] = _merge(result[key], item, (*path, key)) if key in result else item
     return result
+
+
+def _merge(before: Any, value: Any, path: Path) -> Any:
+    if path in _REPLACED:
+        return value
+    if before is None or value is None:
+        return before if value is None else value
+    if path in _VARIABLES:
+        return values.variables(before) | values.variables(value)
+    if path in _NAMED:
+        return _merge_mapping(_named(before), _named(value), path)
+    if path == ("extra_hosts",):
+        before, value = _host_list(before), _host_list(value)
+    if isinstance(before, dict) and isinstance(value, dict):
+        return _merge_mapping(before, value, path)
+    if isinstance(before, list) or isinstance(value, list):
+        return _joined(before, value, path)
+    return value
 
 
 def _named(value: Any) -> dict[str, Any]:
-    if isinstance(value, dict):
-        return dict(value)
-    return dict.fromkeys(value)
+    return dict(value) if isinstance(value, dict) else dict.fromkeys(value)
 
 
-def _joined(before: Any, value: Any) -> Any:
-    if isinstance(before, dict) and isinstance(value, dict):
-        return before | value
-    if isinstance(before, dict) or isinstance(value, dict):
-        return value
+def _host_list(value: Any) -> list[str]:
+    return [f"{host}={target}" for host, target in extra_hosts(value)]
+
+
+def _joined(before: Any, value: Any, path: Path) -> list[Any]:
+    """Return both lists as one; an entry that says anew where something is mounted takes the other's place."""
     first = before if isinstance(before, list) else [before]
     second = value if isinstance(value, list) else [value]
-    return first + [entry for entry in second if entry not in first]
+    target = _TARGETS.get(path)
+    if target is None:
+        # The same word twice says no more than once; the same request for a GPU does.
+        known = {repr(entry) for entry in first}
+        return first + [entry for entry in second if isinstance(entry, dict) or repr(entry) not in known]
+    return list({target(entry): entry for entry in first + second}.values())
 
 
-def _merge_mapping(before: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:
-    result = dict(before)
-    for key, item in value.items():
-        held = result.get(key)
-        result[key] = (
-            _merge_mapping(held, item) if isinstance(held, dict) and isinstance(item, dict) else item
-        )
-    return result
+def _file_target(entry: Any) -> str:
+    return (
+        values.text(entry.get("target") or entry["source"]) if isinstance(entry, dict) else values.text(entry)
+    )
+
+
+_TARGETS: Final[Mapping[Path, Callable[[Any], str]]] = {
+    ("volumes",): lambda entry: values.mount(entry).target,
+    ("configs",): _file_target,
+    ("secrets",): _file_target,
+}
+
+
+def extra_hosts(written: Any) -> list[tuple[str, str]]:
+    """Return the hosts and addresses of ``extra_hosts``."""
+    if isinstance(written, dict):
+        return [(host, target) for host, targets in written.items() for target in values.strings(targets)]
+    result = []
+    for entry in values.strings(written):
+        separator = "=" if "=" in entry else ":"
+        host, _, target = entry.partition(separator)
+        result.append((host.strip(), target.strip()))
+    return [(host, target) for host, target in result if host]
