@@ -18,6 +18,8 @@ _STRIPPED: Final = re.compile(
     r"(?:NVIDIA|AMD)_VISIBLE_DEVICES|NVIDIA_(?:MIG_(?:CONFIG|MONITOR)_DEVICES|IMEX_CHANNELS|GDS|MOFED|GDRCOPY|NVSWITCH)"
     r"|LD_(?:PRELOAD|AUDIT|DEBUG|DEBUG_OUTPUT|PROFILE|PROFILE_OUTPUT|ORIGIN_PATH|DYNAMIC_WEAK)|GLIBC_TUNABLES|GCONV_PATH"
 )
+_GPU_VARIABLES: Final = ("NVIDIA_", "AMD_")
+_LOADER_ADVICE: Final = "Set the variable in the command where the program needs it: env NAME=value program."
 _REFERENCE: Final = re.compile(r"\$(?=[$(]|[^\x00-\x7f])")
 _SAFE_SYSCTLS: Final = frozenset(
     {
@@ -72,7 +74,8 @@ def environment(service: Definition, options: TranslateOptions, report: Report) 
         if not _ENV_NAME.fullmatch(name):
             report.add(FindingReason.ENV_NAME_INVALID, path, f"{clip(name)!r} is no name of a variable.")
         elif is_stripped(name, value):
-            report.add(FindingReason.ENV_STRIPPED, path, f"{name} is left out.")
+            advice = "" if name.startswith(_GPU_VARIABLES) else _LOADER_ADVICE
+            report.add(FindingReason.ENV_STRIPPED, path, f"{name} is left out.", advice=advice)
         else:
             result[name] = value
     if service.get("env_file") is not None:

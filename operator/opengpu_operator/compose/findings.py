@@ -17,6 +17,8 @@ Path = tuple[str | int, ...]
 
 #: More findings than this are counted, not kept: a hostile file could make one per node.
 MAX_FINDINGS: Final = 500
+#: About keys that are ignored although the program may need what they ask for.
+LOST_ADVICE: Final = "Remove it if the program works without."
 _SHOWN: Final = 200
 
 
@@ -354,17 +356,23 @@ def format_path(path: Path) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            shown = part if len(part) <= _SHOWN else part[: _SHOWN - 1] + "…"
-            text += f".{shown}" if text else shown
+            text += f".{clip(part)}" if text else clip(part)
     return text
 
 
 def clip(text: object) -> str:
     """Return a value from the file in a form fit for a message: one line, bounded, printable."""
-    shown = "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(text)
-    )
+    shown = _printable(str(text)[: _SHOWN + 1])
     return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
+
+
+def _printable(text: str) -> str:
+    """Return a text in which nothing steers a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
 
 
 class Report:
@@ -396,7 +404,7 @@ class Report:
             path=format_path(path),
             line=line,
             column=column,
-            message=message or rule.meaning,
+            message=_printable(message or rule.meaning),
             advice=advice or rule.advice,
         )
         if finding.severity is Severity.ERROR:

@@ -153,7 +153,12 @@ def absolute(source: str) -> str:
         # /run and /var/run are one directory.
         return "/run" + cleaned[len("/var/run") :] if _below(cleaned, "/var/run") else cleaned
     if source.startswith("~"):
-        return posixpath.normpath(source)
+        user, _, rest = source.partition("/")
+        inside = posixpath.normpath(f"/root/{rest}")
+        if _below(inside, "/root"):
+            return posixpath.join(user, inside.removeprefix("/root").lstrip("/")).rstrip("/")
+        # It climbs out of a home directory: root's is nearest to what is refused.
+        return absolute(inside) if _refused(inside) else posixpath.normpath(source)
     cleaned = posixpath.normpath(source)
     parts = cleaned.split("/")
     climbs = sum(1 for part in parts if part == "..")

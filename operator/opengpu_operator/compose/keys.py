@@ -288,14 +288,17 @@ TABLES: Final[Mapping[str, Mapping[str, Key]]] = {
         "target": Key(_M, Form.STRING, "The path.", required=True),
         "read_only": Key(_M, Form.BOOLEAN, "Read-only."),
         "consistency": _ignored(Form.STRING, "It is for Docker Desktop."),
-        "bind": Key(
-            _M,
-            Form.MAPPING,
-            "create_host_path says that the path is a directory; the rest is about the host.",
-        ),
+        "bind": Key(_M, Form.OBJECT, "It is about the host.", of="mount_bind"),
         "volume": Key(_M, Form.OBJECT, "subpath is kept.", of="mount_volume"),
         "tmpfs": Key(_M, Form.OBJECT, "size is kept.", of="mount_tmpfs"),
         "image": _ignored(Form.MAPPING, "Images aren't mounted.", warn=True),
+    },
+    "mount_bind": {
+        "create_host_path": Key(_M, Form.BOOLEAN, "What is missing on the host is always replaced."),
+        **{
+            key: _ignored(Form.STRING, "Nothing of the host is mounted.")
+            for key in ("propagation", "recursive", "selinux")
+        },
     },
     "mount_volume": {
         "nocopy": _ignored(Form.BOOLEAN, "New volumes start empty."),

@@ -25,7 +25,7 @@ from opengpu_operator.api.translation import (
     Volume,
 )
 from opengpu_operator.compose import containers, gpu, names, networks, policy, storage, values
-from opengpu_operator.compose.findings import FindingReason, Path, Report, clip
+from opengpu_operator.compose.findings import LOST_ADVICE, FindingReason, Path, Report, clip
 from opengpu_operator.compose.names import HostNames
 from opengpu_operator.compose.project import Definition, Project, extra_hosts
 
@@ -123,7 +123,9 @@ class _Planner:
                 self._service(service, hosts, aliases[name], stored.services[name], attached.get(name))
             )
         plan.files = {
-            key: InlineFile(content=self._rewrite(hosts, file.content, (), where=key), secret=file.secret)
+            key: InlineFile(
+                content=self._rewrite(hosts, file.content, stored.places[key]), secret=file.secret
+            )
             for key, file in stored.files.items()
         }
         plan.worker = self._worker()
@@ -246,7 +248,9 @@ class _Planner:
             security["readOnlyRootFilesystem"] = True
         ipc = service.get("ipc")
         if ipc not in (None, "", "host", "private", "shareable", "none"):
-            report.add(FindingReason.KEY_IGNORED, service.at("ipc"), severity=Severity.WARNING)
+            report.add(
+                FindingReason.KEY_IGNORED, service.at("ipc"), severity=Severity.WARNING, advice=LOST_ADVICE
+            )
         for key in ("pid", "uts", "userns_mode", "cgroup"):
             # What the policy refuses would have an effect.
             if service.get(key) and policy.foreign_namespace(service.get(key)) is None:
@@ -276,11 +280,9 @@ class _Planner:
             attachment=attachment,
         )
 
-    def _rewrite(
-        self, hosts: HostNames, value: str, path: Path, *, variable: str = "", where: str = ""
-    ) -> str:
+    def _rewrite(self, hosts: HostNames, value: str, path: Path, *, variable: str = "") -> str:
         rewritten = hosts.rewrite(value, variable=variable)
-        what = variable or where or (str(path[-1]) if path else "")
+        what = variable or path[-1]
         for found in rewritten.resolved:
             self._report.add(
                 FindingReason.HOST_REFERENCE_REWRITTEN,

@@ -13,6 +13,7 @@ from opengpu_operator.api.labels import CALLBACK_PORT
 from opengpu_operator.compose import hostpaths, values
 from opengpu_operator.compose.findings import FindingReason, Path, Report, clip
 from opengpu_operator.compose.project import Definition, MountEntry, Project
+from opengpu_operator.compose.values import Mounted
 
 #: What Kubernetes' baseline standard lets containers add.
 ALLOWED_CAPABILITIES: Final = frozenset(
@@ -50,6 +51,17 @@ def foreign_namespace(value: str | None) -> FindingReason | None:
     if text == "host":
         return FindingReason.HOST_NAMESPACE
     return FindingReason.FOREIGN_NAMESPACE if text.startswith("container:") else None
+
+
+def refused_mount(mount: Mounted) -> FindingReason | None:
+    """Return why something of the host can't be mounted."""
+    if mount.kind == "npipe":
+        return FindingReason.RUNTIME_SOCKET
+    if mount.kind != "bind":
+        return None
+    if hostpaths.is_runtime_socket(mount.source, mount.target):
+        return FindingReason.RUNTIME_SOCKET
+    return FindingReason.HOST_PATH_REFUSED if hostpaths.is_refused(mount.source) else None
 
 
 def capability(name: str) -> str:
@@ -192,14 +204,11 @@ class _Service:
             self._report.add(
                 FindingReason.BAD_VALUE, entry.path, f"{clip(mount.kind)} is no type of a volume."
             )
-        elif mount.kind == "npipe" or hostpaths.is_runtime_socket(mount.source, mount.target):
-            self._report.add(FindingReason.RUNTIME_SOCKET, entry.path)
-        elif mount.kind == "bind" and hostpaths.is_refused(mount.source):
-            self._report.add(
-                FindingReason.HOST_PATH_REFUSED,
-                entry.path,
-                f"{clip(mount.source)} belongs to the node's system.",
-            )
+        reason = refused_mount(mount)
+        if reason is FindingReason.HOST_PATH_REFUSED:
+            self._report.add(reason, entry.path, f"{clip(mount.source)} belongs to the node's system.")
+        elif reason is not None:
+            self._report.add(reason, entry.path)
 
     def _ports(self) -> None:
         service = self._service

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from opengpu_operator.compose import values
-from opengpu_operator.compose.findings import FindingReason, Path, Report, clip
+from opengpu_operator.compose.findings import LOST_ADVICE, FindingReason, Path, Report, clip
 from opengpu_operator.compose.keys import TABLES, Form, Key, Treatment
 
 _SCALARS: Final = (str, int, float, bool)
@@ -265,7 +265,10 @@ def _ignored(data: Mapping[str, Any], table: str, path: Path, report: Report) ->
             continue
         here = (*path, key)
         if entry.treatment is Treatment.IGNORED:
-            report.add(entry.reason, here, f"{key} is ignored: {entry.note}", severity=entry.severity)
+            advice = LOST_ADVICE if entry.severity is not None else ""
+            report.add(
+                entry.reason, here, f"{key} is ignored: {entry.note}", severity=entry.severity, advice=advice
+            )
         elif entry.of and isinstance(value, dict):
             if entry.form is Form.NAMES_OR_NAMED:
                 for name, item in value.items():

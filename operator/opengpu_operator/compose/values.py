@@ -313,7 +313,9 @@ class Mounted:
     sub_path: str = ""
     size: int | None = None
     is_directory: bool = False
-    """The file says so itself: a trailing slash, or create_host_path."""
+    """The file says so itself, by a trailing slash."""
+    options: tuple[str, ...] = ()
+    """Options of the short form that have no meaning here."""
 
 
 def mount(value: Any) -> Mounted:
@@ -336,12 +338,11 @@ def _long_mount(value: dict[str, Any]) -> Mounted:
     if kind == "bind" and not source:
         msg = "a bind needs a source"
         raise ValueError(msg)
-    bind, volume, tmpfs = (_mapping(value.get(key)) for key in ("bind", "volume", "tmpfs"))
+    volume, tmpfs = (_mapping(value.get(key)) for key in ("volume", "tmpfs"))
     sub_path = text(volume.get("subpath"))
     if sub_path.startswith("/") or ".." in sub_path.split("/"):
         msg = "a subpath stays inside of the volume"
         raise ValueError(msg)
-    created = bind.get("create_host_path") or False
     return Mounted(
         kind=kind,
         source=source,
@@ -349,7 +350,7 @@ def _long_mount(value: dict[str, Any]) -> Mounted:
         read_only=boolean(value.get("read_only") or False),
         sub_path=sub_path,
         size=size(tmpfs["size"]) if tmpfs.get("size") is not None else None,
-        is_directory=boolean(created) or source.endswith("/") or target.endswith("/"),
+        is_directory=source.endswith("/") or target.endswith("/"),
     )
 
 
@@ -381,6 +382,7 @@ def _short_mount(value: str) -> Mounted:
         target=_clean(target),
         read_only="ro" in flags,
         is_directory=source.endswith("/") or target.endswith("/"),
+        options=tuple(flag for flag in flags if flag not in ("", "ro", "rw")),
     )
 
 

@@ -292,8 +292,10 @@ def test_findings_are_bounded() -> None:
 
 
 def test_messages_are_safe_to_print() -> None:
-    text = 'services: {app: {image: "a\\e[31m\\n' + "y" * 5000 + '"}}'
-    for finding in translate(text).findings:
+    text = 'services: {app: {image: "a\\e[31m\\n' + "y" * 5000 + '", "k\\e[2J": 1}, "s\\e[2J": 1}'
+    found = translate(text)
+    for finding in found.findings:
         assert finding.message.isprintable()
+        assert finding.path.isprintable()
         assert len(finding.message) < 500
-    assert "BadValue" in reasons(translate(text))
+    assert reasons(found) == {"BadValue", "UnknownKey", "WrongType"}

@@ -481,6 +481,16 @@ def test_pods_that_are_shared() -> None:
     assert translation.service("user").container["env"][0]["value"] == "http://vpn:80"
 
 
+def test_advice_fits_what_is_left_out() -> None:
+    text = one("cpu_shares: 1\ninit: true\nenvironment: {LD_PRELOAD: /x.so, NVIDIA_VISIBLE_DEVICES: all}")
+    advice = {entry.path.rpartition(".")[2]: entry.advice for entry in translate(text).findings}
+    assert advice.keys() == {"cpu_shares", "init", "LD_PRELOAD", "NVIDIA_VISIBLE_DEVICES"}
+    assert "Nothing" in advice["init"]
+    assert "Nothing" not in advice["cpu_shares"]
+    assert "GPU" in advice["NVIDIA_VISIBLE_DEVICES"]
+    assert "GPU" not in advice["LD_PRELOAD"]
+
+
 def test_ignored_keys_are_named() -> None:
     translation = translate(
         one(

@@ -147,7 +147,7 @@ def test_no_ports(value: Any) -> None:
         ("/data", Mounted("volume", "", "/data")),
         ("./a:/b:ro", Mounted("bind", "./a", "/b", read_only=True)),
         ("../a/:/b", Mounted("bind", "../a/", "/b", is_directory=True)),
-        ("~/x:/b//c/../d:z,ro", Mounted("bind", "~/x", "/b/d", read_only=True)),
+        ("~/x:/b//c/../d:z,ro", Mounted("bind", "~/x", "/b/d", read_only=True, options=("z",))),
         (r"C:\Users\me:/b", Mounted("bind", r"C:\Users\me", "/b")),
         ("c:/Users/me:/b:ro", Mounted("bind", "c:/Users/me", "/b", read_only=True)),
         (
@@ -163,7 +163,7 @@ def test_no_ports(value: Any) -> None:
                 "read_only": "true",
                 "bind": {"create_host_path": True},
             },
-            Mounted("bind", "x.conf", "/b", read_only=True, is_directory=True),
+            Mounted("bind", "x.conf", "/b", read_only=True),
         ),
     ],
 )
