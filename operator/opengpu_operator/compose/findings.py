@@ -272,7 +272,9 @@ RULES: Final[Mapping[FindingReason, Rule]] = {
         "Remove the variable; GPUs that are asked for are visible anyway.",
     ),
     _R.ENV_NAME_INVALID: Rule(
-        _W, "Kubernetes doesn't allow the variable's name, so it is left out.", "Rename the variable."
+        _W,
+        "Not every release of Kubernetes allows the variable's name, so it is left out.",
+        "Use letters, digits, dots, hyphens and underscores, and no digit first.",
     ),
     _R.GPU_IDS_COUNTED: Rule(
         _W, "GPUs can't be chosen by id; their number counts.", "Ask for a number: count: 2."

@@ -168,43 +168,83 @@ def command(value: Any) -> Command:
     if not isinstance(value, str):
         msg = "a string or a list of strings is expected"
         raise ValueError(msg)  # noqa: TRY004 - one sort of error for every wrong value
-    words: list[str] = []
-    word: list[str] | None = None
-    quote = ""
-    index = 0
-    while index < len(value):
-        character = value[index]
-        if character == "\\" and quote != "'":
+    return _Splitter(value).split()
+
+
+class _Splitter:
+    """Splits a command line by the rules of the library that Compose uses, which are nearly a shell's."""
+
+    def __init__(self, line: str) -> None:
+        self._line = line
+        self._words: list[str] = []
+        self._word: list[str] | None = None
+        self._quote = ""
+        """What ends the quoting: a quotation mark, a backquote, or the parenthesis of ``$(``."""
+
+    def split(self) -> Command:
+        """Return the words."""
+        line, index = self._line, 0
+        while index < len(line):
+            character = line[index]
+            if character == "\\" and self._quote != "'":
+                index += 1
+                if index == len(line):
+                    msg = "the command ends in a backslash"
+                    raise ValueError(msg)
+                self._add(line[index])
+            elif self._quote:
+                self._quoted(character)
+            elif character in ";&|<>":
+                index -= self._redirected(character)
+                break
+            else:
+                self._plain(character)
             index += 1
-            if index == len(value):
-                msg = "the command ends in a backslash"
-                raise ValueError(msg)
-            word = word or []
-            word.append(value[index])
-        elif quote:
-            if character == quote:
-                quote = ""
-            elif word is not None:
-                word.append(character)
-        elif character in "\"'":
-            quote = character
-            word = word or []
+        if self._quote:
+            msg = "the command has an unclosed quote"
+            raise ValueError(msg)
+        self._end()
+        return Command(self._words, cut=line[index:])
+
+    def _add(self, text: str) -> None:
+        self._word = self._word or []
+        self._word.append(text)
+
+    def _end(self) -> None:
+        if self._word is not None:
+            self._words.append("".join(self._word))
+            self._word = None
+
+    def _quoted(self, character: str) -> None:
+        if character != self._quote or character in "`)":
+            self._add(character)
+        if character == self._quote:
+            self._quote = ""
+
+    def _plain(self, character: str) -> None:
+        if character in "\"'":
+            self._quote = character
+            self._word = self._word or []
         elif character in " \t\r\n":
-            if word is not None:
-                words.append("".join(word))
-                word = None
-        elif character in ";&|<>":
-            break
+            self._end()
+        elif character in "()":
+            if character == ")" or not self._word or self._word[-1] != "$":
+                msg = "the command has a parenthesis that is not quoted"
+                raise ValueError(msg)
+            self._quote = ")"
+            self._add(character)
         else:
-            word = word or []
-            word.append(character)
-        index += 1
-    if quote:
-        msg = "the command has an unclosed quote"
-        raise ValueError(msg)
-    if word is not None:
-        words.append("".join(word))
-    return Command(words, cut=value[index:])
+            if character == "`":
+                self._quote = character
+            self._add(character)
+
+    def _redirected(self, operator: str) -> int:
+        """Drop the number of a file (``2>``), which belongs to the operator; return its length."""
+        if operator != ">" or not self._word or not self._word[0][:1].isdigit():
+            return 0
+        dropped = len("".join(self._word))
+        self._word = None
+        return dropped
 
 
 def variables(value: Any) -> dict[str, str | None]:

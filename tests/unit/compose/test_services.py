@@ -135,7 +135,11 @@ def test_variables_of_the_file_are_the_only_ones(monkeypatch: pytest.MonkeyPatch
         ),
         (
             "{test: [CMD, x], interval: 0s, retries: 0, start_period: 60s, start_interval: 2s}",
-            {"command": ["x"], "period": 2, "timeout": 30, "failures": 3},
+            {"command": ["x"], "period": 2, "timeout": 30, "failures": 45},
+        ),
+        (
+            "{test: [CMD, x], interval: 10s, retries: 2, start_period: 60s, start_interval: 3s}",
+            {"command": ["x"], "period": 3, "timeout": 30, "failures": 7},
         ),
         (
             "{test: [CMD, x], start_interval: 2s}",
@@ -176,7 +180,8 @@ def test_a_check_of_an_unknown_sort() -> None:
         ("user: 1000", {"runAsUser": 1000}),
         ("user: root", {"runAsUser": 0}),
         ("user: nginx:nginx", None),
-        ("user: nginx:101", None),
+        ("user: nginx:101", {"runAsGroup": 101}),
+        ("user: ':1000'", {"runAsGroup": 1000}),
         ("user: '${UID}:${GID}'", None),
         ("read_only: true", {"readOnlyRootFilesystem": True}),
         (
@@ -215,6 +220,7 @@ def test_restricted() -> None:
             {"limits": {"memory": "1048576"}, "requests": {"memory": "1048576"}},
         ),
         ("cpus: 0.0001", {"limits": {"cpu": "1m"}}),
+        ("cpus: 1\ndeploy: {resources: {limits: {cpus: '1.0'}}}", {"limits": {"cpu": "1000m"}}),
         ("mem_limit: 0", None),
     ],
 )
@@ -230,7 +236,11 @@ def test_resources(body: str, resources: dict[str, Any] | None) -> None:
         *((f"restart: {written}", "always", None) for written in ("always", "unless-stopped")),
         ("restart: on-failure", "on-failure", None),
         ("restart: on-failure:3", "on-failure", 3),
-        ("deploy: {restart_policy: {condition: none}}", "no", None),
+        *((f"deploy: {{restart_policy: {{condition: {word}}}}}", "no", None) for word in ("none", "no")),
+        *(
+            (f"deploy: {{restart_policy: {{condition: {word}}}}}", "always", None)
+            for word in ("always", "unless-stopped", "''")
+        ),
         ("deploy: {restart_policy: {condition: on-failure, max_attempts: 4}}", "on-failure", 4),
         ("restart: no\ndeploy: {restart_policy: {condition: any}}", "always", None),
         ("deploy: {mode: replicated-job}", "no", None),
@@ -249,6 +259,10 @@ def test_restart(body: str, restart: str, retries: int | None) -> None:
         "deploy: {restart_policy: {condition: x}}",
         "scale: -1",
         "deploy: {replicas: 101}",
+        "scale: 2\ndeploy: {replicas: 3}",
+        "cpus: 2\ndeploy: {resources: {limits: {cpus: 1}}}",
+        "mem_limit: 1g\ndeploy: {resources: {limits: {memory: 2g}}}",
+        "mem_reservation: 1g\ndeploy: {resources: {reservations: {memory: 2g}}}",
     ],
 )
 def test_bad_values(body: str) -> None:
@@ -259,6 +273,20 @@ def test_replicas() -> None:
     assert service("deploy: {replicas: 3}").replicas == 3
     assert service("scale: '2'").replicas == 2
     assert service("deploy: {replicas: 0}").replicas == 0
+    assert service("scale: 2\ndeploy: {replicas: 2}").replicas == 2
+
+
+@pytest.mark.parametrize(("written", "seconds"), [("500ms", 1), ("0s", 0), ("1m0.1s", 61)])
+def test_time_to_stop_is_rounded_up(written: str, seconds: int) -> None:
+    assert service(f"stop_grace_period: {written}").pod["terminationGracePeriodSeconds"] == seconds
+
+
+@pytest.mark.parametrize(
+    ("platform", "architecture"),
+    [("linux/s390x", "s390x"), ("linux/ppc64le", "ppc64le"), ("riscv64", "riscv64"), ("linux/386", "386")],
+)
+def test_architectures(platform: str, architecture: str) -> None:
+    assert service(f"platform: {platform}").pod["nodeSelector"] == {"kubernetes.io/arch": architecture}
 
 
 def test_the_pod() -> None:

@@ -74,6 +74,10 @@ def test_no_durations(value: Any) -> None:
         ("a>b", ["a"], ">b"),
         ("echo 'a;b'", ["echo", "a;b"], ""),
         ("--ip='*'\n x", ["--ip=*", "x"], ""),
+        ("python app.py 2>&1", ["python", "app.py"], "2>&1"),
+        ("a2>b", ["a2"], ">b"),
+        ("a 2 >b", ["a", "2"], ">b"),
+        ("echo $(date +%s) `a b` c", ["echo", "$(date +%s)", "`a b`", "c"], ""),
         ("", [], ""),
         (["a b", 1, True], ["a b", "1", "true"], ""),
     ],
@@ -82,7 +86,7 @@ def test_commands(value: Any, words: list[str], cut: str) -> None:
     assert values.command(value) == Command(words, cut)
 
 
-@pytest.mark.parametrize("value", ["'a", 'a"', "a\\", 5, {}])
+@pytest.mark.parametrize("value", ["'a", 'a"', "a\\", "(a)", "a )", "$(a", "`a", 5, {}])
 def test_no_commands(value: Any) -> None:
     with pytest.raises(ValueError, match=r"."):
         values.command(value)
