@@ -86,6 +86,7 @@ class FindingReason(StrEnum):
     GPU_COUNT_BY_POLICY = "GpuCountByPolicy"
     GPU_VENDOR_MISMATCH = "GpuVendorMismatch"
     GPU_IGNORED = "GpuIgnored"
+    GPU_REMOVED = "GpuRemoved"
     CAPABILITY_DROPPED = "CapabilityDropped"
     SECURITY_OPTION_DROPPED = "SecurityOptionDropped"
     SYSCTL_DROPPED = "SysctlDropped"
@@ -289,6 +290,11 @@ RULES: Final[Mapping[FindingReason, Rule]] = {
     ),
     _R.GPU_IGNORED: Rule(
         _W, "The device alone doesn't say which GPU is meant.", "Ask for GPUs under deploy.resources."
+    ),
+    _R.GPU_REMOVED: Rule(
+        _W,
+        "The service asks for GPUs in the file for cpu, where it gets none.",
+        "Offer the file for the environment of its GPUs.",
     ),
     _R.CAPABILITY_DROPPED: Rule(
         _W, "The capability is not given.", "Remove it if the program works without."

@@ -74,6 +74,8 @@ def test_paths_below_shared_ones_are_the_same_files() -> None:
         ("./.env", "/app/.env", False),
         ("./a.weird", "/b/a.weird", False),
         ("./app.sock", "/app.sock", False),
+        ("/usr/lib/libcuda.so.1", "/opt/libcuda.so.1", False),
+        ("/usr/lib/wsl", "/usr/lib/wsl", False),
     ],
 )
 def test_files_of_the_host_are_not_mounted(source: str, target: str, mounted: bool) -> None:
