@@ -100,6 +100,7 @@ class FindingReason(StrEnum):
     RESOURCES_CLAMPED = "ResourcesClamped"
     LOOPBACK_PORT = "LoopbackPort"
     PORT_UNROUTED = "PortUnrouted"
+    PORT_UNDECLARED = "PortUndeclared"
     SEVERAL_WORKERS = "SeveralWorkers"
     PLACEMENT_IGNORED = "PlacementIgnored"
     RUNTIME_IGNORED = "RuntimeIgnored"
@@ -340,6 +341,11 @@ RULES: Final[Mapping[FindingReason, Rule]] = {
         _W,
         "Several services have the port and no published number of their own, so it gets no URL by default.",
         "Publish each on a host port of its own.",
+    ),
+    _R.PORT_UNDECLARED: Rule(
+        _W,
+        "Other services reach long ranges of ports, and those of SCTP, but they get no URL.",
+        "Publish a port that needs a URL in an entry of its own.",
     ),
     _R.SEVERAL_WORKERS: Rule(
         _W,

@@ -173,7 +173,7 @@ SERVICE: Final[Mapping[str, Key]] = {
     "oom_kill_disable": _ignored(Form.BOOLEAN, "The kernel decides.", warn=True),
     "oom_score_adj": _ignored(Form.INTEGER, "The cluster decides."),
     "pid": Key(_R, Form.STRING, "host is refused."),
-    "pids_limit": _ignored(Form.NUMBER, "The cluster limits processes."),
+    "pids_limit": _ignored(Form.INTEGER, "The cluster limits processes."),
     "platform": Key(_M, Form.STRING, "The node's architecture."),
     "ports": Key(_M, Form.PORTS, "Container ports; published TCP ports get a URL.", of="port"),
     "post_start": _ignored(Form.LIST, "Hooks of Compose aren't run.", warn=True),
@@ -276,7 +276,7 @@ TABLES: Final[Mapping[str, Mapping[str, Key]]] = {
         "published": Key(
             _M, Form.SCALAR, "The port of the URL's name where two services share a container port."
         ),
-        "protocol": Key(_M, Form.STRING, "TCP or UDP."),
+        "protocol": Key(_M, Form.STRING, "TCP or UDP; SCTP gets no URL."),
         "host_ip": Key(_M, Form.STRING, "A loopback address: no URL by default."),
         "mode": _ignored(Form.STRING, "There is no host mode."),
         "name": _ignored(Form.STRING, "Ports have no names here."),

@@ -28,7 +28,7 @@ from opengpu_operator.api.translation import (
 from opengpu_operator.compose import containers, gpu, names, networks, policy, storage, values
 from opengpu_operator.compose.findings import LOST_ADVICE, FindingReason, Path, Report, clip
 from opengpu_operator.compose.names import HostNames
-from opengpu_operator.compose.project import Definition, Project, extra_hosts
+from opengpu_operator.compose.project import Definition, PortEntry, Project, extra_hosts
 
 #: Names and addresses by which containers reach the Docker host.
 _HOST_NAMES: Final = (
@@ -106,7 +106,7 @@ class _Planner:
                 ("services", name),
                 f"{clip(name)} belongs to {clip(', '.join(profiles))}, so it isn't run.",
             )
-        if not self._services and self._project.raw.get("include") is None:
+        if not self._services and not self._project.raw.get("include"):
             self._report.add(FindingReason.NO_SERVICES, ("services",))
         renamed: dict[str, str] = {}
         aliases = self._aliases(renamed)
@@ -201,16 +201,18 @@ class _Planner:
         result: dict[int, tuple[str, int]] = {}
         for service in self._services.values():
             label = self._labels[self._roots[service.name]]
-            for port in service.ports:
-                if port.published is not None:
-                    result.setdefault(port.published, (label, port.target))
+            for entry in service.ports:
+                if entry.port.published is not None:
+                    result.setdefault(entry.port.published, (label, entry.port.target))
         return result
 
     def _worker(self) -> str | None:
         workers = [
             service
             for service in self._services.values()
-            if any(port.target == WORKER_PORT and port.protocol == "tcp" for port in service.ports)
+            if any(
+                entry.port.target == WORKER_PORT and entry.port.protocol == "tcp" for entry in service.ports
+            )
         ]
         for other in workers[1:]:
             self._report.add(
@@ -248,7 +250,9 @@ class _Planner:
         if service.flag("read_only"):
             security["readOnlyRootFilesystem"] = True
         ipc = service.get("ipc")
-        if ipc not in (None, "", "host", "private", "shareable", "none"):
+        if ipc not in (None, "", "host", "private", "shareable", "none") and (
+            policy.foreign_namespace(ipc) is None
+        ):
             report.add(
                 FindingReason.KEY_IGNORED, service.at("ipc"), severity=Severity.WARNING, advice=LOST_ADVICE
             )
@@ -308,35 +312,37 @@ class _Planner:
     def _ports(self, service: Definition) -> list[Port]:
         result: dict[tuple[int, str, int | None], Port] = {}
         numbers: set[tuple[int, str]] = set()
-        for port in service.ports:
-            protocol = "UDP" if port.protocol == "udp" else "TCP"
+        for entry in filter(self._is_declared, service.ports):
+            port = entry.port
             loopback = port.host.startswith(_LOOPBACK)
             if loopback:
                 self._report.add(
                     FindingReason.LOOPBACK_PORT,
-                    service.at("ports"),
+                    entry.path,
                     f"Port {port.target} is published on loopback only.",
                 )
-            numbers.add((port.target, protocol))
+            numbers.add((port.target, port.protocol))
             result.setdefault(
-                (port.target, protocol, port.published),
-                Port.model_validate(
-                    {
-                        "container": port.target,
-                        "protocol": protocol,
-                        "published": port.published,
-                        "exposed_only": loopback,
-                    }
-                ),
+                (port.target, port.protocol, port.published),
+                _port(port.target, port.protocol, published=port.published, exposed_only=loopback),
             )
-        for port in service.exposed:
-            protocol = "UDP" if port.protocol == "udp" else "TCP"
-            if (port.target, protocol) not in numbers:
-                numbers.add((port.target, protocol))
-                result[port.target, protocol, None] = Port.model_validate(
-                    {"container": port.target, "protocol": protocol, "exposed_only": True}
-                )
+        for entry in filter(self._is_declared, service.exposed):
+            number = (entry.port.target, entry.port.protocol)
+            if number not in numbers:
+                numbers.add(number)
+                result[*number, None] = _port(*number, exposed_only=True)
         return list(result.values())
+
+    def _is_declared(self, entry: PortEntry) -> bool:
+        """Whether a pod declares a port; the others are reported."""
+        port = entry.port
+        if port.length == 1 and port.protocol != "sctp":
+            return True
+        what = f"{port.length} ports from {port.target} on" if port.length > 1 else f"port {port.target}"
+        self._report.add(
+            FindingReason.PORT_UNDECLARED, entry.path, f"The service has {what} ({port.protocol})."
+        )
+        return False
 
     def _pod(self, service: Definition) -> dict[str, Any]:
         pod: dict[str, Any] = {}
@@ -437,7 +443,7 @@ class _Planner:
                 service.ports[index] = port.model_copy(update={"exposed_only": True})
                 self._report.add(
                     FindingReason.PORT_UNROUTED,
-                    service.definition.at("ports"),
+                    _written_at(service.definition, port),
                     f"Other services have port {port.container} too, so it gets no URL by default.",
                 )
 
@@ -459,6 +465,26 @@ class _Planner:
                     ("services", name),
                     f"The pod of {clip(name)} waits for itself.",
                 )
+
+
+def _port(container: int, protocol: str, *, published: int | None = None, exposed_only: bool = False) -> Port:
+    return Port.model_validate(
+        {
+            "container": container,
+            "protocol": protocol.upper(),
+            "published": published,
+            "exposed_only": exposed_only,
+        }
+    )
+
+
+def _written_at(service: Definition, port: Port) -> Path:
+    """Return where a port that a service publishes is written."""
+    wanted = (port.container, port.published)
+    return next(
+        (entry.path for entry in service.ports if (entry.port.target, entry.port.published) == wanted),
+        service.at("ports"),
+    )
 
 
 def _has_check(service: Definition) -> bool:

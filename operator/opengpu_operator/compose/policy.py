@@ -7,6 +7,7 @@ out, because the program would not work without it and nobody would know why.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 from opengpu_operator.api.labels import CALLBACK_PORT
@@ -27,6 +28,8 @@ DROPPED_CAPABILITIES: Final = frozenset(
     {"SYS_PTRACE", "SYS_NICE", "IPC_LOCK", "IPC_OWNER", "NET_RAW", "SYS_RESOURCE", "LEASE"}
 )
 _HOST_KEYS: Final = ("network_mode", "pid", "uts", "userns_mode", "cgroup")
+#: Their devices are paths of another machine.
+_REMOTE_FILE_SYSTEMS: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs"})
 #: https://github.com/distribution/reference, without its limits on each part.
 _IMAGE: Final = re.compile(
     r"(?:(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?"
@@ -70,11 +73,11 @@ def capability(name: str) -> str:
 
 
 def _files(project: Project, report: Report) -> None:
-    if project.raw.get("include") is not None:
+    if project.raw.get("include"):
         report.add(
             FindingReason.REMOTE_FILE, ("include",), "include needs other files, which aren't fetched."
         )
-    if project.raw.get("models") is not None:
+    if project.raw.get("models"):
         report.add(FindingReason.UNSUPPORTED_KEY, ("models",), "There is no model runner in a cluster.")
     for name, service in (project.raw.get("services") or {}).items():
         extends = service.get("extends")
@@ -84,10 +87,21 @@ def _files(project: Project, report: Report) -> None:
                 ("services", name, "extends", "file"),
                 f"The service extends one of {clip(extends['file'])}, which isn't fetched.",
             )
-    for section in ("configs", "secrets", "volumes"):
-        for name, entry in project.section(section).items():
-            if isinstance(entry, dict):
-                _resource(section, name, entry, report)
+    for section, name in dict.fromkeys(_used(project)):
+        entry = project.section(section).get(name)
+        if isinstance(entry, dict):
+            _resource(section, name, entry, report)
+
+
+def _used(project: Project) -> Iterator[tuple[str, str]]:
+    """Return the resources that active services use: what nobody uses isn't missed."""
+    for service in project.services.values():
+        for section in ("configs", "secrets"):
+            for entry in service.get(section) or []:
+                yield section, values.text(entry["source"] if isinstance(entry, dict) else entry)
+        for mounted in service.mounts:
+            if mounted.mount.kind == "volume" and mounted.mount.source:
+                yield "volumes", mounted.mount.source
 
 
 def _resource(section: str, name: str, entry: dict[str, Any], report: Report) -> None:
@@ -112,10 +126,11 @@ def _resource(section: str, name: str, entry: dict[str, Any], report: Report) ->
             )
     options = entry.get("driver_opts") or {}
     if section == "volumes" and options:
-        kinds = [*values.text(options.get("o")).split(","), values.text(options.get("type"))]
+        kind = values.text(options.get("type"))
+        kinds = [*values.text(options.get("o")).split(","), kind]
         device = values.text(options.get("device"))
-        if any(kind.strip() in ("bind", "rbind", "none") for kind in kinds) or (
-            device.startswith(("/", "~", ".")) and "nfs" not in kinds
+        if any(entry.strip() in ("bind", "rbind", "none") for entry in kinds) or (
+            device.startswith(("/", "~", ".")) and kind not in _REMOTE_FILE_SYSTEMS
         ):
             report.add(
                 FindingReason.HOST_PATH_REFUSED,
@@ -151,8 +166,10 @@ class _Service:
             self._add(FindingReason.DEVICE_CGROUP_RULES, ("device_cgroup_rules",))
         if service.get("credential_spec") is not None:
             self._add(FindingReason.HOST_FILE, ("credential_spec",))
+        if foreign_namespace(service.get("ipc")) is FindingReason.FOREIGN_NAMESPACE:
+            self._add(FindingReason.FOREIGN_NAMESPACE, ("ipc",))
         for key in ("provider", "models"):
-            if service.get(key) is not None:
+            if service.get(key):
                 self._add(FindingReason.UNSUPPORTED_KEY, (key,))
         for index, name in enumerate(values.strings(service.get("cap_add"))):
             if capability(name) not in ALLOWED_CAPABILITIES | DROPPED_CAPABILITIES:
@@ -211,11 +228,13 @@ class _Service:
             self._report.add(reason, entry.path)
 
     def _ports(self) -> None:
-        service = self._service
-        if any(CALLBACK_PORT in (port.target, port.published) for port in service.ports):
-            self._add(FindingReason.AGENT_PORT, ("ports",), f"Port {CALLBACK_PORT} is the agent's.")
-        if any(port.target == CALLBACK_PORT for port in service.exposed):
-            self._add(FindingReason.AGENT_PORT, ("expose",), f"Port {CALLBACK_PORT} is the agent's.")
+        for entry in (*self._service.ports, *self._service.exposed):
+            port = entry.port
+            # The agent's is one of TCP.
+            if port.protocol == "tcp" and (CALLBACK_PORT in port or port.published == CALLBACK_PORT):
+                self._report.add(
+                    FindingReason.AGENT_PORT, entry.path, f"Port {CALLBACK_PORT} is the agent's."
+                )
 
 
 def is_gpu_device(device: str) -> bool:

@@ -34,6 +34,14 @@ class MountEntry:
 
 
 @dataclass(frozen=True)
+class PortEntry:
+    """A port and where it is written."""
+
+    port: values.PublishedPort
+    path: Path
+
+
+@dataclass(frozen=True)
 class Dependency:
     """One entry of ``depends_on``."""
 
@@ -50,8 +58,8 @@ class Definition:
     name: str
     raw: dict[str, Any]
     environment: dict[str, str | None] = field(default_factory=dict)
-    ports: list[values.PublishedPort] = field(default_factory=list)
-    exposed: list[values.PublishedPort] = field(default_factory=list)
+    ports: list[PortEntry] = field(default_factory=list)
+    exposed: list[PortEntry] = field(default_factory=list)
     mounts: list[MountEntry] = field(default_factory=list)
     depends_on: list[Dependency] = field(default_factory=list)
     links: dict[str, list[str]] = field(default_factory=dict)
@@ -118,7 +126,7 @@ def build(
         else:
             inactive[name] = wanted
     project = Project(data, services, inactive)
-    if data.get("include") is None:
+    if not data.get("include"):
         # What a file lacks may be in those it includes; that it needs them is refused by itself.
         _check_references(project, report)
     _check_cycles(project, report)
@@ -128,8 +136,8 @@ def build(
 def _definition(name: str, raw: dict[str, Any], report: Report) -> Definition:
     service = Definition(name, raw)
     service.environment = values.variables(raw.get("environment"))
-    service.ports = [port for entry in raw.get("ports") or [] for port in values.ports(entry)]
-    service.exposed = [port for entry in raw.get("expose") or [] for port in values.exposed(entry)]
+    service.ports = _ports(service, "ports", values.ports)
+    service.exposed = _ports(service, "expose", values.exposed)
     service.mounts = [
         MountEntry(values.mount(entry), service.at("volumes", index))
         for index, entry in enumerate(raw.get("volumes") or [])
@@ -142,6 +150,16 @@ def _definition(name: str, raw: dict[str, Any], report: Report) -> Definition:
     if mode.startswith("service:"):
         service.joins = mode.removeprefix("service:")
     return service
+
+
+def _ports(
+    service: Definition, key: str, parse: Callable[[Any], list[values.PublishedPort]]
+) -> list[PortEntry]:
+    return [
+        PortEntry(port, service.at(key, index))
+        for index, entry in enumerate(service.get(key) or [])
+        for port in parse(entry)
+    ]
 
 
 def _depends_on(service: Definition, report: Report) -> None:
@@ -181,6 +199,10 @@ def _check_references(project: Project, report: Report) -> None:
                 _undefined(report, service.at("links"), "service", target)
         if service.joins is not None and service.joins not in project.services:
             _undefined(report, service.at("network_mode"), "active service", service.joins)
+        for key in ("ipc", "pid"):
+            kind, _, target = (service.get(key) or "").partition(":")
+            if kind == "service" and target not in known:
+                _undefined(report, service.at(key), "service", target)
         for network in service.get("networks") or []:
             if network not in sections["networks"] and network != "default":
                 _undefined(report, service.at("networks"), "network", network)

@@ -33,7 +33,7 @@ _DURATION_UNITS: Final = {
 _MAX_BYTES: Final = 2**60
 _MAX_SECONDS: Final = 2**31 - 1
 _MAX_DURATION: Final = 64
-#: A range longer than this is a mistake or an attack; Docker would start a proxy for each.
+#: The ports of a longer range aren't told apart: no pod declares thousands.
 MAX_PORT_RANGE: Final = 256
 _MAX_PORT: Final = 65535
 _WINDOWS: Final = re.compile(r"[A-Za-z]:[\\/]")
@@ -265,12 +265,18 @@ def variables(value: Any) -> dict[str, str | None]:
 
 @dataclass(frozen=True)
 class PublishedPort:
-    """One port of ``ports``."""
+    """One port of ``ports``, or a long range of them."""
 
     target: int
     published: int | None = None
     protocol: str = "tcp"
     host: str = ""
+    length: int = 1
+    """Of a long range, whose first port ``target`` is."""
+
+    def __contains__(self, number: object) -> bool:
+        """Whether a number is that of a port in the container."""
+        return number in range(self.target, self.target + self.length)
 
 
 def _port_range(value: str) -> range:
@@ -282,27 +288,26 @@ def _port_range(value: str) -> range:
     if not 1 <= low <= high <= _MAX_PORT:
         msg = "a port is a number from 1 to 65535, and a range goes upwards"
         raise ValueError(msg)
-    if high - low >= MAX_PORT_RANGE:
-        msg = f"a range holds at most {MAX_PORT_RANGE} ports"
-        raise ValueError(msg)
     return range(low, high + 1)
 
 
 def _pair(targets: range, published: str, protocol: str, host: str) -> list[PublishedPort]:
-    if protocol not in ("tcp", "udp"):
-        msg = "the protocol is tcp or udp"
+    if protocol not in ("tcp", "udp", "sctp"):
+        msg = "the protocol is tcp, udp or sctp"
         raise ValueError(msg)
-    if published in ("", "0"):
-        return [PublishedPort(target, None, protocol, host) for target in targets]
-    hosts = _port_range(published)
-    if len(hosts) == len(targets):
-        pairs = zip(targets, hosts, strict=True)
-        return [PublishedPort(target, port, protocol, host) for target, port in pairs]
-    if len(targets) == 1:
+    hosts = _port_range(published) if published not in ("", "0") else None
+    if hosts is not None and len(hosts) != len(targets):
+        if len(targets) > 1:
+            msg = "both ranges have to be of the same length"
+            raise ValueError(msg)
         # Docker takes any free one of the range.
-        return [PublishedPort(targets[0], None, protocol, host)]
-    msg = "both ranges have to be of the same length"
-    raise ValueError(msg)
+        hosts = None
+    if len(targets) > MAX_PORT_RANGE:
+        return [PublishedPort(targets[0], hosts[0] if hosts else None, protocol, host, len(targets))]
+    return [
+        PublishedPort(target, hosts[index] if hosts else None, protocol, host)
+        for index, target in enumerate(targets)
+    ]
 
 
 def ports(value: Any) -> list[PublishedPort]:
@@ -335,8 +340,10 @@ def ports(value: Any) -> list[PublishedPort]:
 
 
 def exposed(value: Any) -> list[PublishedPort]:
-    """Return the ports of one entry of ``expose``: ``3000``, ``8000-8002/udp``."""
+    """Return the ports of one entry of ``expose``: ``3000``, ``8000-8002/udp``, or nothing."""
     written, _, protocol = text(value).strip().partition("/")
+    if not written:
+        return []
     return _pair(_port_range(written), "", (protocol or "tcp").lower(), "")
 
 

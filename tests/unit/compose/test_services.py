@@ -354,7 +354,29 @@ def test_a_url_stands_for_one_port() -> None:
     )
     routed = {entry.name for entry in translation.services for port in entry.ports if not port.exposed_only}
     assert routed == {"a", "d", "e"}
-    assert reasons(translation) == {"PortUnrouted"}
+    assert {(finding.reason, finding.path) for finding in translation.findings} == {
+        ("PortUnrouted", f"services.{name}.ports[0]") for name in ("b", "c", "f")
+    }
+
+
+@pytest.mark.parametrize(
+    ("entry", "what"),
+    [
+        ("50000-60000:50000-60000/udp", "10001 ports from 50000 on (udp)"),
+        ("8000-8256", "257 ports from 8000 on (tcp)"),
+        ("3868:3868/sctp", "port 3868 (sctp)"),
+    ],
+)
+def test_ports_that_are_not_declared(entry: str, what: str) -> None:
+    translation = translate(one(f"ports: ['80:80', '127.0.0.1:81:81', '{entry}']"))
+    (app,) = translation.services
+    assert [port.container for port in app.ports] == [80, 81]
+    found = {(finding.reason, finding.path): finding.message for finding in translation.findings}
+    assert found.keys() == {
+        ("PortUndeclared", "services.app.ports[2]"),
+        ("LoopbackPort", "services.app.ports[1]"),
+    }
+    assert what in found["PortUndeclared", "services.app.ports[2]"]
 
 
 def test_the_worker() -> None:
