@@ -84,7 +84,7 @@ def _ignored(form: Form, note: str, *, warn: bool = False) -> Key:
 
 TOP: Final[Mapping[str, Key]] = {
     "version": _ignored(Form.SCALAR, "Compose itself no longer reads the version."),
-    "name": _ignored(Form.STRING, "A project has no name in a cluster; jobs have one."),
+    "name": _ignored(Form.STRING, "It is the variable COMPOSE_PROJECT_NAME; jobs have their own names."),
     "services": Key(_M, Form.NAMED, "Each active service becomes a workload.", of="service", required=True),
     "networks": Key(_M, Form.NAMED, "Services that share no network don't reach each other.", of="network"),
     "volumes": Key(_C, Form.NAMED, "Named volumes become persistent volume claims.", of="volume"),

@@ -114,6 +114,23 @@ def test_variables_of_the_file_are_the_only_ones(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
+    ("top", "name"),
+    [
+        ("", "opengpu"),
+        ("name: mine", "mine"),
+        ("name: my-${PORT}", "my-5555"),
+        ("name: Not a name", "opengpu"),
+    ],
+)
+def test_the_name_of_the_project_is_a_variable(top: str, name: str) -> None:
+    body = "environment: {A: '${COMPOSE_PROJECT_NAME}', COMPOSE_PROJECT_NAME: }"
+    translation = translate(one(body, top=top))
+    env = {entry["name"]: entry["value"] for entry in translation.services[0].container["env"]}
+    assert env == {"A": name, "COMPOSE_PROJECT_NAME": name}
+    assert "VariableUnset" not in reasons(translation)
+
+
+@pytest.mark.parametrize(
     ("check", "probe"),
     [
         (
