@@ -110,11 +110,8 @@ class _Planner:
             self._report.add(FindingReason.NO_SERVICES, ("services",))
         renamed: dict[str, str] = {}
         aliases = self._aliases(renamed)
-        hosts = HostNames(
-            renamed=renamed,
-            host_names=[*_HOST_NAMES, *self._gateways()],
-            published=self._published(),
-        )
+        gateways = dict(self._gateways())
+        hosts = HostNames(renamed=renamed, host_names=[*_HOST_NAMES, *gateways], published=self._published())
         attached = networks.attachments(self._project, self._roots, self._report) or {}
         stored = storage.plan(self._project, self._options, self._report)
         plan = Plan(volumes=stored.volumes)
@@ -129,6 +126,13 @@ class _Planner:
             )
             for key, file in stored.files.items()
         }
+        for host, place in gateways.items():
+            if host.lower() not in hosts.found:
+                self._report.add(
+                    FindingReason.KEY_IGNORED,
+                    place,
+                    f"{clip(host)} is the host, which a job can't reach; the file says no more of it.",
+                )
         plan.worker = self._worker()
         self._unroute(plan)
         self._check_waiting(plan)
@@ -189,13 +193,12 @@ class _Planner:
                 for alias in entries:
                     yield target, alias, service.at("links")
 
-    def _gateways(self) -> list[str]:
-        return [
-            host
-            for service in self._services.values()
-            for host, target in extra_hosts(service.get("extra_hosts"))
-            if target == _GATEWAY
-        ]
+    def _gateways(self) -> Iterator[tuple[str, Path]]:
+        """Return the names by which services call the host, and where they are written."""
+        for service in self._services.values():
+            for host, target in extra_hosts(service.get("extra_hosts")):
+                if target == _GATEWAY:
+                    yield host, service.at("extra_hosts")
 
     def _published(self) -> dict[int, tuple[str, int]]:
         result: dict[int, tuple[str, int]] = {}
@@ -239,9 +242,8 @@ class _Planner:
         command, args = containers.command(service, report)
         probe = containers.readiness(service, report)
         if probe is not None:
-            words = probe["exec"]["command"]
             place = service.at("healthcheck", "test")
-            probe["exec"]["command"] = [self._rewrite(hosts, word, place) for word in words]
+            probe["exec"]["command"] = self._rewrite_words(hosts, probe["exec"]["command"], place)
         containers.report_security_options(service, report)
         restart, retries = containers.restart(service, report)
         security: dict[str, Any] = containers.user(service, options, report)
@@ -268,8 +270,8 @@ class _Planner:
             dns_name=self._labels[service.name],
             aliases=aliases,
             environment=environment,
-            command=[self._rewrite(hosts, word, service.at("entrypoint")) for word in command],
-            args=[self._rewrite(hosts, word, service.at("command")) for word in args],
+            command=self._rewrite_words(hosts, command, service.at("entrypoint")),
+            args=self._rewrite_words(hosts, args, service.at("command")),
             probe=probe,
             ports=self._ports(service),
             gpu=gpu.request(service, options.environment, report),
@@ -285,23 +287,29 @@ class _Planner:
             attachment=attachment,
         )
 
-    def _rewrite(self, hosts: HostNames, value: str, path: Path, *, variable: str = "") -> str:
-        rewritten = hosts.rewrite(value, variable=variable)
+    def _rewrite_words(self, hosts: HostNames, words: list[str], path: Path) -> list[str]:
+        pairs = zip(["", *words], words, strict=False)
+        return [self._rewrite(hosts, word, path, before=before) for before, word in pairs]
+
+    def _rewrite(
+        self, hosts: HostNames, value: str, path: Path, *, variable: str = "", before: str = ""
+    ) -> str:
+        rewritten = hosts.rewrite(value, variable=variable, before=before)
         what = variable or path[-1]
-        for found in rewritten.resolved:
+        for found in dict.fromkeys(rewritten.resolved):
             self._report.add(
                 FindingReason.HOST_REFERENCE_REWRITTEN,
                 path,
                 f"{clip(what)}: {clip(found)} becomes a service's address.",
             )
-        for found in rewritten.unresolved:
+        for found in dict.fromkeys(rewritten.unresolved):
             if not found.startswith("172.17.0.1"):
                 self._report.add(
                     FindingReason.HOST_REFERENCE_UNRESOLVED,
                     path,
                     f"{clip(what)}: no service publishes {clip(found)}.",
                 )
-        for found in rewritten.doubtful:
+        for found in dict.fromkeys(rewritten.doubtful):
             self._report.add(
                 FindingReason.NAME_NOT_REWRITTEN,
                 path,

@@ -158,7 +158,7 @@ ATTACKS = {
     "number key": ("services: {app: {image: x, environment: {1: x}}}", "WrongType"),
     "map key": ("services: {? {a: b} : {image: x}}", "WrongType"),
     "merge of text": ("services: {app: {<<: x, image: x}}", "BadYaml"),
-    "ports": ("services: {app: {image: x, ports: ['1-65535:1-65535']}}", "BadValue"),
+    "ports": ("services: {app: {image: x, ports: ['1-65535:1-65535']}}", "AgentPort"),
     "many ports": (
         "services: {{app: {{image: x, ports: [{}]}}}}".format(
             ", ".join(f'"{n}-{n + 255}"' for n in range(1, 9000))
