@@ -97,6 +97,7 @@ class FindingReason(StrEnum):
     HEALTHCHECK_WITHOUT_TEST = "HealthcheckWithoutTest"
     HEALTHY_WITHOUT_CHECK = "HealthyWithoutCheck"
     DEPENDENCY_INACTIVE = "DependencyInactive"
+    DEPENDENCY_IN_SAME_POD = "DependencyInSamePod"
     RESOURCES_CLAMPED = "ResourcesClamped"
     LOOPBACK_PORT = "LoopbackPort"
     PORT_UNROUTED = "PortUnrouted"
@@ -328,6 +329,11 @@ RULES: Final[Mapping[FindingReason, Rule]] = {
     ),
     _R.DEPENDENCY_INACTIVE: Rule(
         _W, "A service depends on one that is not active.", "Activate its profile, or set required: false."
+    ),
+    _R.DEPENDENCY_IN_SAME_POD: Rule(
+        _W,
+        "Two services that share a network are started together.",
+        "Let the one retry until the other answers.",
     ),
     _R.RESOURCES_CLAMPED: Rule(
         _W, "A reservation is larger than its limit; the limit counts for both.", "Correct the reservation."

@@ -134,6 +134,7 @@ class _Planner:
                     f"{clip(host)} is the host, which a job can't reach; the file says no more of it.",
                 )
         plan.worker = self._worker()
+        self._check_restarts(plan)
         self._unroute(plan)
         self._check_waiting(plan)
         return plan
@@ -410,7 +411,14 @@ class _Planner:
                     dependency.path,
                     f"{clip(other.name)} has no healthcheck; it counts as healthy once it started.",
                 )
-            if self._roots[other.name] != self._roots[service.name]:
+            if self._roots[other.name] == self._roots[service.name]:
+                if until is not Until.STARTED:
+                    self._report.add(
+                        FindingReason.DEPENDENCY_IN_SAME_POD,
+                        dependency.path,
+                        f"{clip(other.name)} is in the same pod, so it isn't waited for.",
+                    )
+            else:
                 result[other.name] = Dependency(service=other.name, until=until, required=dependency.required)
         others = [
             *service.links,
@@ -453,6 +461,20 @@ class _Planner:
                     FindingReason.PORT_UNROUTED,
                     _written_at(service.definition, port),
                     f"Other services have port {port.container} too, so it gets no URL by default.",
+                )
+
+    def _check_restarts(self, plan: Plan) -> None:
+        """Report services in the pod of another that is restarted otherwise."""
+        said = {service.definition.name: (service.restart, service.max_retries) for service in plan.services}
+        for service in plan.services:
+            mine = said[service.definition.name]
+            if service.joins is not None and mine[0] is not Restart.UNSET and mine != said[service.joins]:
+                self._report.add(
+                    FindingReason.KEY_IGNORED,
+                    service.definition.at("restart"),
+                    f"restart is ignored: the service is in the pod of {clip(service.joins)}, whose restart counts.",
+                    severity=Severity.WARNING,
+                    advice=f"Give {clip(service.joins)} the restart that both need.",
                 )
 
     def _check_waiting(self, plan: Plan) -> None:

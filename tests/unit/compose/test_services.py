@@ -548,6 +548,23 @@ def test_pods_that_are_shared() -> None:
     assert translation.service("user").container["env"][0]["value"] == "http://vpn:80"
 
 
+def test_what_sharing_a_pod_takes_away_is_said() -> None:
+    translation = translate(
+        """
+        services:
+          vpn: {image: x, restart: always, healthcheck: {test: t}}
+          app: {image: x, network_mode: "service:vpn", restart: no, depends_on: {vpn: {condition: service_healthy}}}
+          same: {image: x, network_mode: "service:vpn", restart: unless-stopped, depends_on: [vpn]}
+          unset: {image: x, network_mode: "service:vpn"}
+        """
+    )
+    assert {(entry.reason, entry.path) for entry in translation.findings} == {
+        ("DependencyInSamePod", "services.app.depends_on.vpn"),
+        ("KeyIgnored", "services.app.restart"),
+    }
+    assert [entry.depends_on for entry in translation.services] == [[], [], [], []]
+
+
 def test_advice_fits_what_is_left_out() -> None:
     text = one("cpu_shares: 1\ninit: true\nenvironment: {LD_PRELOAD: /x.so, NVIDIA_VISIBLE_DEVICES: all}")
     advice = {entry.path.rpartition(".")[2]: entry.advice for entry in translate(text).findings}
