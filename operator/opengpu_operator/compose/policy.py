@@ -28,6 +28,8 @@ DROPPED_CAPABILITIES: Final = frozenset(
     {"SYS_PTRACE", "SYS_NICE", "IPC_LOCK", "IPC_OWNER", "NET_RAW", "SYS_RESOURCE", "LEASE"}
 )
 _HOST_KEYS: Final = ("network_mode", "pid", "uts", "userns_mode", "cgroup")
+#: Where a config's or secret's content may come from.
+_SOURCES: Final = frozenset({"content", "environment", "file", "external"})
 #: Their devices are paths of another machine.
 _REMOTE_FILE_SYSTEMS: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs"})
 #: https://github.com/distribution/reference, without its limits on each part.
@@ -87,6 +89,15 @@ def _files(project: Project, report: Report) -> None:
                 ("services", name, "extends", "file"),
                 f"The service extends one of {clip(extends['file'])}, which isn't fetched.",
             )
+    for section in ("configs", "secrets"):
+        for name, entry in project.section(section).items():
+            if isinstance(entry, dict) and all(entry.get(key) in (None, False) for key in _SOURCES):
+                report.add(
+                    FindingReason.MISSING_KEY,
+                    (section, name),
+                    f"{clip(name)} has no content.",
+                    advice="Add content.",
+                )
     for section, name in dict.fromkeys(_used(project)):
         entry = project.section(section).get(name)
         if isinstance(entry, dict):
@@ -113,17 +124,12 @@ def _resource(section: str, name: str, entry: dict[str, Any], report: Report) ->
             (*path, "external"),
             f"{clip(name)} was made outside of the file, so it isn't there.",
         )
-    elif section != "volumes":
-        if entry.get("file") is not None:
-            report.add(
-                FindingReason.HOST_FILE,
-                (*path, "file"),
-                f"{clip(entry['file'])} is a file of the machine the file was written on.",
-            )
-        elif entry.get("content") is None and entry.get("environment") is None:
-            report.add(
-                FindingReason.MISSING_KEY, path, f"{clip(name)} has no content.", advice="Add content."
-            )
+    elif section != "volumes" and entry.get("file") is not None:
+        report.add(
+            FindingReason.HOST_FILE,
+            (*path, "file"),
+            f"{clip(entry['file'])} is a file of the machine the file was written on.",
+        )
     options = entry.get("driver_opts") or {}
     if section == "volumes" and options:
         kind = values.text(options.get("type"))

@@ -244,6 +244,8 @@ def test_other_paths_are_not_refused(source: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("top", "reason"),
     [
+        ("configs: {x: {}}", "MissingKey"),
+        ("secrets: {x: {name: y, external: false, environment: }}", "MissingKey"),
         ("include: [other.yaml]", "RemoteFile"),
         ("include: [{path: 'https://example.org/x.yaml'}]", "RemoteFile"),
         ("models: {x: {model: y}}", "UnsupportedKey"),
@@ -269,7 +271,6 @@ USED = {"configs": "configs: [x]", "secrets": "secrets: [x]", "volumes": "volume
             for section in ("configs", "secrets", "volumes")
             for value in ("true", "{name: y}", "'yes'")
         ),
-        ("configs", "", "MissingKey"),
         ("volumes", "driver_opts: {type: none, o: bind, device: /home/me}", "HostPathRefused"),
         ("volumes", "driver_opts: {type: none, o: 'rw,bind', device: /}", "HostPathRefused"),
         ("volumes", "driver_opts: {type: nfs, o: bind, device: /}", "HostPathRefused"),
