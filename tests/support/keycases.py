@@ -5,11 +5,8 @@ Values are written as in a file; a text that starts with ``services:`` is a whol
 
 from __future__ import annotations
 
-DIRECTORY = """services:
-  app:
-    image: x
-    volumes: [{type: bind, source: ./x.conf, target: /x.conf, bind: {create_host_path: true}}]
-"""
+#: A file whose volume is used, which is then told about.
+MOUNTED = "services: {app: {image: x, volumes: ['x:/x']}}\nvolumes: {x: {"
 #: By table and key: a value, and what of it is in the translation as JSON.
 VISIBLE: dict[str, dict[str, tuple[str, str]]] = {
     "top": {
@@ -137,20 +134,10 @@ VISIBLE: dict[str, dict[str, tuple[str, str]]] = {
         "source": ("x", '"label":"x"'),
         "target": ("/marker", '"path":"/marker"'),
         "read_only": ("true", '"readOnly":true'),
-        "bind": (
-            DIRECTORY,
-            '"path":"/x.conf"',
-        ),
         "volume": ("{subpath: marker}", '"subPath":"marker"'),
         "tmpfs": (
             "services: {app: {image: x, volumes: [{type: tmpfs, target: /x, tmpfs: {size: 64m}}]}}",
             '"sizeLimit":"67108864"',
-        ),
-    },
-    "mount_bind": {
-        "create_host_path": (
-            DIRECTORY,
-            '"path":"/x.conf"',
         ),
     },
     "mount_volume": {"subpath": ("marker", '"subPath":"marker"')},
@@ -207,7 +194,11 @@ UNSEEN: dict[str, dict[str, tuple[str, str]]] = {
     "healthcheck": {"disable": ("true", "readinessProbe")},
 }
 #: Keys that are neither seen nor found, and why that is no loss.
-DONE_ANYWAY = {("service", "security_opt"): "no-new-privileges is set for all containers"}
+DONE_ANYWAY = {
+    ("service", "security_opt"): "no-new-privileges is set for all containers",
+    ("mount", "bind"): "what it holds is found by itself",
+    ("mount_bind", "create_host_path"): "what is missing on the host is replaced by an empty volume",
+}
 #: By table and key: values, and the reasons of what is found about them.
 FOUND: dict[str, dict[str, dict[str, str]]] = {
     "top": {
@@ -254,12 +245,12 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
             ),
             "HostReferenceUnresolved": "{A: host.docker.internal}",
         },
-        "expose": {"AgentPort": "[20000]", "KeyIgnored": "['80/sctp']"},
+        "expose": {"AgentPort": "[20000]", "PortUndeclared": "['80/sctp']"},
         "extends": {
             "UndefinedReference": "other",
             "ExtendsCycle": "services: {app: {image: x, extends: app}}",
         },
-        "extra_hosts": {"HostReferenceRewritten": "['a:host-gateway']", "BadValue": "['a:b']"},
+        "extra_hosts": {"KeyIgnored": "['a:host-gateway']", "BadValue": "['a:b']"},
         "gpus": {"GpuCountByPolicy": "all"},
         "group_add": {"GroupNameIgnored": "[video]"},
         "healthcheck": {"HealthcheckWithoutTest": "{interval: 1s}"},
@@ -286,7 +277,7 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
             "PortUnrouted": "services: {app: {image: x, ports: ['80']}, b: {image: x, ports: ['80']}}",
             "SeveralWorkers": "services: {a: {image: x, ports: ['5555']}, app: {image: x, ports: ['5555']}}",
             "AgentPort": "['20000']",
-            "KeyIgnored": "['80/sctp']",
+            "PortUndeclared": "['80/sctp']",
         },
         "privileged": {"Privileged": "true"},
         "profiles": {"ProfileInactive": "services: {a: {image: x}, app: {image: x, profiles: [p]}}"},
@@ -354,7 +345,7 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
     "restart_policy": {"condition": {"BadValue": "x"}, "max_attempts": {"KeyIgnored": "3"}},
     "placement": {"constraints": {"PlacementIgnored": "[node.role==manager]"}},
     "healthcheck": {"test": {"BadValue": "[curl]"}},
-    "port": {"protocol": {"KeyIgnored": "sctp"}, "host_ip": {"LoopbackPort": "127.0.0.1"}},
+    "port": {"protocol": {"PortUndeclared": "sctp"}, "host_ip": {"LoopbackPort": "127.0.0.1"}},
     "mount": {
         "type": {"BindReplaced": "cluster"},
         "source": {
@@ -372,10 +363,10 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
     "service_network": {"aliases": {"AliasNotPossible": "[my_name]"}},
     "volume": {
         "driver_opts": {
-            "HostPathRefused": "{type: none, o: bind, device: /x}",
-            "VolumeOptionsIgnored": "{type: nfs, device: ':/x'}",
+            "HostPathRefused": MOUNTED + "driver_opts: {type: none, o: bind, device: /x}}}",
+            "VolumeOptionsIgnored": MOUNTED + "driver_opts: {type: nfs, device: ':/x'}}}",
         },
-        "external": {"ExternalResource": "true"},
+        "external": {"ExternalResource": MOUNTED + "external: true}}"},
     },
     "config": {
         "content": {
@@ -387,14 +378,18 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
         "environment": {
             "VariableUnset": "services: {app: {image: x, configs: [x]}}\nconfigs: {x: {environment: NONE}}"
         },
-        "file": {"HostFile": "x"},
-        "external": {"ExternalResource": "true"},
+        "file": {"HostFile": "services: {app: {image: x, configs: [x]}}\nconfigs: {x: {file: x}}"},
+        "external": {
+            "ExternalResource": "services: {app: {image: x, configs: [x]}}\nconfigs: {x: {external: true}}"
+        },
     },
     "secret": {
         "environment": {
             "VariableUnset": "services: {app: {image: x, secrets: [x]}}\nsecrets: {x: {environment: NONE}}"
         },
-        "file": {"HostFile": "x"},
-        "external": {"ExternalResource": "true"},
+        "file": {"HostFile": "services: {app: {image: x, secrets: [x]}}\nsecrets: {x: {file: x}}"},
+        "external": {
+            "ExternalResource": "services: {app: {image: x, secrets: [x]}}\nsecrets: {x: {external: true}}"
+        },
     },
 }

@@ -9,7 +9,7 @@ from typing import Any, Final
 from opengpu_operator.api.findings import Severity
 from opengpu_operator.api.translation import Restart, TranslateOptions
 from opengpu_operator.compose import values
-from opengpu_operator.compose.findings import FindingReason, Path, Report, clip
+from opengpu_operator.compose.findings import FindingReason, Path, Report, clip, format_path
 from opengpu_operator.compose.policy import ALLOWED_CAPABILITIES, capability
 from opengpu_operator.compose.project import Definition
 
@@ -19,6 +19,8 @@ _STRIPPED: Final = re.compile(
     r"(?:NVIDIA|AMD)_VISIBLE_DEVICES|NVIDIA_(?:MIG_(?:CONFIG|MONITOR)_DEVICES|IMEX_CHANNELS|GDS|MOFED|GDRCOPY|NVSWITCH)"
     r"|LD_(?:PRELOAD|AUDIT|DEBUG|DEBUG_OUTPUT|PROFILE|PROFILE_OUTPUT|ORIGIN_PATH|DYNAMIC_WEAK)|GLIBC_TUNABLES|GCONV_PATH"
 )
+_GPU_VARIABLES: Final = ("NVIDIA_", "AMD_")
+_LOADER_ADVICE: Final = "Set the variable in the command where the program needs it: env NAME=value program."
 _REFERENCE: Final = re.compile(r"\$(?=[$(]|[^\x00-\x7f])")
 _SAFE_SYSCTLS: Final = frozenset(
     {
@@ -39,9 +41,8 @@ _DEFAULT_START_INTERVAL: Final = 5
 _ARCHITECTURES: Final = {
     "x86_64": "amd64",
     "aarch64": "arm64",
-    "amd64": "amd64",
-    "arm64": "arm64",
-    "arm": "arm",
+    "386": "386",
+    **{name: name for name in ("amd64", "arm64", "arm", "ppc64le", "riscv64", "s390x")},
 }
 
 
@@ -73,7 +74,8 @@ def environment(service: Definition, options: TranslateOptions, report: Report) 
         if not _ENV_NAME.fullmatch(name):
             report.add(FindingReason.ENV_NAME_INVALID, path, f"{clip(name)!r} is no name of a variable.")
         elif is_stripped(name, value):
-            report.add(FindingReason.ENV_STRIPPED, path, f"{name} is left out.")
+            advice = "" if name.startswith(_GPU_VARIABLES) else _LOADER_ADVICE
+            report.add(FindingReason.ENV_STRIPPED, path, f"{name} is left out.", advice=advice)
         else:
             result[name] = value
     return result
@@ -153,15 +155,17 @@ def readiness(service: Definition, report: Report) -> dict[str, Any] | None:
             "A test is a string, or a list that starts with CMD, CMD-SHELL or NONE and goes on.",
         )
         return None
-    interval = _seconds(check.get("interval"), _DEFAULT_SECONDS)
+    period = interval = _seconds(check.get("interval"), _DEFAULT_SECONDS)
     if check.get("start_interval") is not None and values.duration(check.get("start_period") or 0) > 0:
-        interval = min(interval, _seconds(check["start_interval"], _DEFAULT_START_INTERVAL))
+        period = min(interval, _seconds(check["start_interval"], _DEFAULT_START_INTERVAL))
     retries = values.integer(check.get("retries") or 0)
+    # Asking more often must not mean giving up sooner.
+    failures = math.ceil((retries if retries > 0 else _DEFAULT_RETRIES) * interval / period)
     return {
         "exec": {"command": run},
-        "periodSeconds": interval,
+        "periodSeconds": period,
         "timeoutSeconds": _seconds(check.get("timeout"), _DEFAULT_SECONDS),
-        "failureThreshold": min(retries, _MAX_RETRIES) if retries > 0 else _DEFAULT_RETRIES,
+        "failureThreshold": min(failures, _MAX_RETRIES),
         "successThreshold": 1,
     }
 
@@ -192,9 +196,6 @@ def user(service: Definition, options: TranslateOptions, report: Report) -> dict
             )
         else:
             result[key] = number
-    if "runAsUser" not in result:
-        # A group without a user is nothing that Kubernetes allows.
-        result.pop("runAsGroup", None)
     return result
 
 
@@ -266,7 +267,7 @@ def sysctls(service: Definition, report: Report) -> list[dict[str, str]]:
 def resources(service: Definition, report: Report) -> dict[str, dict[str, str]]:
     """Return limits and requests of CPU and memory, as Kubernetes' quantities."""
     asked: dict[str, dict[str, float]] = {"limits": {}, "requests": {}}
-    places: dict[str, Path] = {}
+    places: dict[tuple[str, str], Path] = {}
     for key, place, resource in (
         ("limits", ("cpus",), "cpu"),
         ("limits", ("mem_limit",), "memory"),
@@ -280,17 +281,18 @@ def resources(service: Definition, report: Report) -> dict[str, dict[str, str]]:
         amount = (
             0.0 if written is None else values.number(written) if resource == "cpu" else values.size(written)
         )
-        if amount > 0:
-            asked[key][resource] = amount
-            if key == "requests":
-                places[resource] = service.at(*place)
+        if amount <= 0:
+            continue
+        if asked[key].setdefault(resource, amount) != amount:
+            _contradiction(service, places[key, resource], place, report)
+        places[key, resource] = place
     for resource, amount in list(asked["requests"].items()):
         limit = asked["limits"].get(resource)
         if limit is not None and amount > limit:
             asked["requests"][resource] = limit
             report.add(
                 FindingReason.RESOURCES_CLAMPED,
-                places[resource],
+                service.at(*places["requests", resource]),
                 f"The reservation of {resource} is larger than its limit; the limit counts.",
             )
     return {
@@ -327,11 +329,11 @@ def restart(service: Definition, report: Report) -> tuple[Restart, int | None]:
     if policy is not None:
         attempts = policy.get("max_attempts")
         match policy.get("condition") or "any":
-            case "none":
+            case "none" | "no":
                 result = (Restart.NO, None)
             case "on-failure":
                 result = (Restart.ON_FAILURE, None if attempts is None else values.integer(attempts))
-            case "any":
+            case "any" | "always" | "unless-stopped":
                 result = (Restart.ALWAYS, None)
             case other:
                 path = service.at("deploy", "restart_policy", "condition")
@@ -353,19 +355,31 @@ def restart(service: Definition, report: Report) -> tuple[Restart, int | None]:
 
 def replicas(service: Definition, report: Report) -> int:
     """Return how many pods a service asks for."""
+    found: list[int] = []
     for place in (("deploy", "replicas"), ("scale",)):
         written = service.get(*place)
         if written is None:
             continue
         count = values.integer(written)
-        if 0 <= count <= _MAX_REPLICAS:
-            return count
-        report.add(
-            FindingReason.BAD_VALUE,
-            service.at(*place),
-            f"A service has from 0 to {_MAX_REPLICAS} replicas, not {count}.",
-        )
-    return 1
+        found.append(count)
+        if not 0 <= count <= _MAX_REPLICAS:
+            report.add(
+                FindingReason.BAD_VALUE,
+                service.at(*place),
+                f"A service has from 0 to {_MAX_REPLICAS} replicas, not {count}.",
+            )
+    if len(set(found)) > 1:
+        _contradiction(service, ("scale",), ("deploy", "replicas"), report)
+    return found[0] if found else 1
+
+
+def _contradiction(service: Definition, place: Path, other: Path, report: Report) -> None:
+    report.add(
+        FindingReason.BAD_VALUE,
+        service.at(*place),
+        f"{format_path(place)} says something else than {format_path(other)}.",
+        advice="Remove one of the two.",
+    )
 
 
 def node_selector(service: Definition, report: Report) -> dict[str, str]:

@@ -17,6 +17,8 @@ Path = tuple[str | int, ...]
 
 #: More findings than this are counted, not kept: a hostile file could make one per node.
 MAX_FINDINGS: Final = 500
+#: About keys that are ignored although the program may need what they ask for.
+LOST_ADVICE: Final = "Remove it if the program works without."
 _SHOWN: Final = 200
 
 
@@ -84,6 +86,7 @@ class FindingReason(StrEnum):
     GPU_COUNT_BY_POLICY = "GpuCountByPolicy"
     GPU_VENDOR_MISMATCH = "GpuVendorMismatch"
     GPU_IGNORED = "GpuIgnored"
+    GPU_REMOVED = "GpuRemoved"
     CAPABILITY_DROPPED = "CapabilityDropped"
     SECURITY_OPTION_DROPPED = "SecurityOptionDropped"
     SYSCTL_DROPPED = "SysctlDropped"
@@ -94,9 +97,11 @@ class FindingReason(StrEnum):
     HEALTHCHECK_WITHOUT_TEST = "HealthcheckWithoutTest"
     HEALTHY_WITHOUT_CHECK = "HealthyWithoutCheck"
     DEPENDENCY_INACTIVE = "DependencyInactive"
+    DEPENDENCY_IN_SAME_POD = "DependencyInSamePod"
     RESOURCES_CLAMPED = "ResourcesClamped"
     LOOPBACK_PORT = "LoopbackPort"
     PORT_UNROUTED = "PortUnrouted"
+    PORT_UNDECLARED = "PortUndeclared"
     SEVERAL_WORKERS = "SeveralWorkers"
     PLACEMENT_IGNORED = "PlacementIgnored"
     RUNTIME_IGNORED = "RuntimeIgnored"
@@ -280,7 +285,9 @@ RULES: Final[Mapping[FindingReason, Rule]] = {
         "Remove the variable; GPUs that are asked for are visible anyway.",
     ),
     _R.ENV_NAME_INVALID: Rule(
-        _W, "Kubernetes doesn't allow the variable's name, so it is left out.", "Rename the variable."
+        _W,
+        "Not every release of Kubernetes allows the variable's name, so it is left out.",
+        "Use letters, digits, dots, hyphens and underscores, and no digit first.",
     ),
     _R.GPU_IDS_COUNTED: Rule(
         _W, "GPUs can't be chosen by id; their number counts.", "Ask for a number: count: 2."
@@ -295,6 +302,11 @@ RULES: Final[Mapping[FindingReason, Rule]] = {
     ),
     _R.GPU_IGNORED: Rule(
         _W, "The device alone doesn't say which GPU is meant.", "Ask for GPUs under deploy.resources."
+    ),
+    _R.GPU_REMOVED: Rule(
+        _W,
+        "The service asks for GPUs in the file for cpu, where it gets none.",
+        "Offer the file for the environment of its GPUs.",
     ),
     _R.CAPABILITY_DROPPED: Rule(
         _W, "The capability is not given.", "Remove it if the program works without."
@@ -328,6 +340,11 @@ RULES: Final[Mapping[FindingReason, Rule]] = {
     _R.DEPENDENCY_INACTIVE: Rule(
         _W, "A service depends on one that is not active.", "Activate its profile, or set required: false."
     ),
+    _R.DEPENDENCY_IN_SAME_POD: Rule(
+        _W,
+        "Two services that share a network are started together.",
+        "Let the one retry until the other answers.",
+    ),
     _R.RESOURCES_CLAMPED: Rule(
         _W, "A reservation is larger than its limit; the limit counts for both.", "Correct the reservation."
     ),
@@ -340,6 +357,11 @@ RULES: Final[Mapping[FindingReason, Rule]] = {
         _W,
         "Several services have the port and no published number of their own, so it gets no URL by default.",
         "Publish each on a host port of its own.",
+    ),
+    _R.PORT_UNDECLARED: Rule(
+        _W,
+        "Other services reach long ranges of ports, and those of SCTP, but they get no URL.",
+        "Publish a port that needs a URL in an entry of its own.",
     ),
     _R.SEVERAL_WORKERS: Rule(
         _W,
@@ -369,17 +391,23 @@ def format_path(path: Path) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            shown = part if len(part) <= _SHOWN else part[: _SHOWN - 1] + "…"
-            text += f".{shown}" if text else shown
+            text += f".{clip(part)}" if text else clip(part)
     return text
 
 
 def clip(text: object) -> str:
     """Return a value from the file in a form fit for a message: one line, bounded, printable."""
-    shown = "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(text)
-    )
+    shown = _printable(str(text)[: _SHOWN + 1])
     return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
+
+
+def _printable(text: str) -> str:
+    """Return a text in which nothing steers a terminal."""
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
 
 
 class Report:
@@ -417,7 +445,7 @@ class Report:
             path=format_path(path),
             line=line,
             column=column,
-            message=message or rule.meaning,
+            message=_printable(message or rule.meaning),
             advice=advice or rule.advice,
         )
         self._findings.setdefault((finding.reason, finding.path, finding.message), finding)

@@ -20,6 +20,14 @@ _CDI: Final = re.compile(r"(nvidia|amd)\.com/[a-z]+=(.+)")
 #: Parts of NVIDIA's driver that containers don't get by default.
 _DRIVER_PARTS: Final = frozenset({"display", "ngx", "compat32"})
 _NONE: Final = frozenset({"", "none", "void"})
+#: Any GPU under Windows' Linux.
+_WINDOWS: Final = "/dev/dxg"
+#: None stands for the make of the environment.
+_DRIVERS: Final = {
+    "": None,
+    "nvidia": Vendor.NVIDIA,
+    **dict.fromkeys(("amd", "amdgpu", "rocm"), Vendor.AMD),
+}
 #: More than any machine has: a typing error.
 _MAX_COUNT: Final = 64
 
@@ -35,13 +43,16 @@ class _Wish:
 def request(service: Definition, environment: str | None, report: Report) -> GpuRequest | None:
     """Return the GPUs that a service asks for."""
     reader = _Reader(service, environment, report)
-    wishes = reader.reserved() or reader.devices() or reader.runtime()
+    wishes = reader.reserved() or reader.devices() or reader.runtime() or reader.variable()
     if not wishes:
         return None
     vendor = wishes[0].vendor
     counts = [wish.count for wish in wishes if wish.vendor is vendor]
     count = None if None in counts else sum(entry for entry in counts if entry is not None)
     if count == 0:
+        return None
+    if environment == "cpu":
+        report.add(FindingReason.GPU_REMOVED, reader.place)
         return None
     if environment in ("nvidia", "amd") and vendor.value != environment:
         report.add(
@@ -98,16 +109,19 @@ class _Reader:
             found.append((values.text(source), service.at("devices", index)))
         found += [(entry.mount.source, entry.path) for entry in service.mounts if entry.mount.kind == "bind"]
         paths = [(name if "=" in name else hostpaths.absolute(name), place) for name, place in found]
-        for name, place in paths:
-            if match := _CDI.fullmatch(name):
-                self.place = place
-                return self._ids([name], Vendor(match.group(1)), place)
+        named = [(match, place) for name, place in paths if (match := _CDI.fullmatch(name))]
+        if named:
+            match, self.place = named[0]
+            return self._ids([match.group() for match, _ in named], Vendor(match.group(1)), self.place)
         names = {name: place for name, place in paths if hostpaths.GPU_DEVICES.fullmatch(name)}
         nvidia = [name for name in names if name.startswith("/dev/nvidia")]
         renders = [name for name in names if _RENDER.fullmatch(name)]
         if nvidia:
             self.place = names[nvidia[0]]
             return [_Wish(Vendor.NVIDIA, sum(1 for name in nvidia if _NVIDIA_DEVICE.fullmatch(name)) or None)]
+        if _WINDOWS in names and self._environment == "nvidia":
+            self.place = names[_WINDOWS]
+            return [_Wish(Vendor.NVIDIA, None)]
         if "/dev/kfd" in names or (names and self._environment == "amd"):
             self.place = names.get("/dev/kfd", next(iter(names.values())))
             return [_Wish(Vendor.AMD, len(renders) or None)]
@@ -129,9 +143,16 @@ class _Reader:
         self.place = path
         vendor = Vendor(runtime)
         visible = self._service.environment.get(f"{vendor.name}_VISIBLE_DEVICES")
-        if visible is None or visible == "all":
-            return [_Wish(vendor, None)]
-        return self._ids([] if visible in _NONE else visible.split(","), vendor, path)
+        return self._ids(["all" if visible is None else visible], vendor, path)
+
+    def variable(self) -> list[_Wish]:
+        """Read the variable by which NVIDIA's runtime, where it is Docker's own, is asked for GPUs."""
+        name = "NVIDIA_VISIBLE_DEVICES"
+        visible = self._service.environment.get(name)
+        if self._environment != "nvidia" or visible is None:
+            return []
+        self.place = self._service.at("environment", name)
+        return self._ids([visible], Vendor.NVIDIA, self.place)
 
     def _vendor(self) -> Vendor:
         if self._environment == "amd" or self._service.get("runtime") == "amd":
@@ -150,7 +171,7 @@ class _Reader:
             match = next((match for name in ids if (match := _CDI.fullmatch(name))), None)
             vendor = Vendor(match.group(1)) if match else self._vendor()
             return self._ids(ids, vendor, (*path, "device_ids"))
-        known = driver in ("nvidia", "amd", "amdgpu", "rocm")
+        known = driver in _DRIVERS and bool(driver)
         if not known and "gpu" not in capabilities and not any("nvidia" in name for name in capabilities):
             what = driver or ", ".join(capabilities) or "this"
             self._report.add(
@@ -163,7 +184,7 @@ class _Reader:
                 (*path, "capabilities"),
                 f"{name} is ignored: name it in NVIDIA_DRIVER_CAPABILITIES.",
             )
-        vendor = self._vendor() if not known else Vendor.NVIDIA if driver == "nvidia" else Vendor.AMD
+        vendor = _DRIVERS.get(driver) or self._vendor()
         if driver and not known:
             self._report.add(
                 FindingReason.KEY_IGNORED,
@@ -172,12 +193,13 @@ class _Reader:
             )
         if ids:
             return self._ids(ids, vendor, (*path, "device_ids"))
-        if count is None or values.text(count).lower() == "all" or values.text(count) == "-1":
+        if count is None or values.text(count).lower() in ("all", "-1"):
             return [_Wish(vendor, None)]
         return [_Wish(vendor, self._count(count, self.place))]
 
     def _ids(self, ids: list[str], vendor: Vendor, path: Path) -> list[_Wish]:
-        names = [name.strip().rpartition("=")[2] for name in ids if name.strip()]
+        each = [name.strip().rpartition("=")[2] for entry in ids for name in entry.split(",")]
+        names = [name for name in each if name.lower() not in _NONE]
         if "all" in names:
             return [_Wish(vendor, None)]
         if names:

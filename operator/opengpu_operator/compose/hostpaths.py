@@ -68,6 +68,7 @@ _DROPPED: Final = (
         "/sbin",
         "/lib/modules",
         "/usr/src",
+        "/usr/lib/wsl",
     ),
 )
 _SOCKET: Final = re.compile(
@@ -77,7 +78,7 @@ _SOCKET: Final = re.compile(
 )
 _PIPE: Final = re.compile(r"[/\\]{2}\.[/\\]+pipe[/\\]", re.IGNORECASE)
 #: GPUs and shared memory, which have their own keys, in people's mounts.
-GPU_DEVICES: Final = re.compile(r"/dev/(?:kfd|dri(?:/.*)?|nvidia[^/]*(?:/.*)?)")
+GPU_DEVICES: Final = re.compile(r"/dev/(?:kfd|dxg|dri(?:/.*)?|nvidia[^/]*(?:/.*)?)")
 SHARED_MEMORY: Final = "/dev/shm"  # noqa: S108 - the mount point itself
 _CLIMBING: Final = 2
 
@@ -135,6 +136,7 @@ _FILE_NAMES: Final = frozenset(
         ),
     }
 )
+_LIBRARY: Final = re.compile(r".+\.so(?:\.\d+)+")
 _ENDING: Final = re.compile(r".+\.([A-Za-z][A-Za-z0-9_]{0,15})")
 _DIRECTORY_ENDINGS: Final = frozenset(
     {"d", "git", "app", "cache", "data", "bundle", "io", "com", "org", "net", "dir"}
@@ -153,7 +155,12 @@ def absolute(source: str) -> str:
         # /run and /var/run are one directory.
         return "/run" + cleaned[len("/var/run") :] if _below(cleaned, "/var/run") else cleaned
     if source.startswith("~"):
-        return posixpath.normpath(source)
+        user, _, rest = source.partition("/")
+        inside = posixpath.normpath(f"/root/{rest}")
+        if _below(inside, "/root"):
+            return posixpath.join(user, inside.removeprefix("/root").lstrip("/")).rstrip("/")
+        # It climbs out of a home directory: root's is nearest to what is refused.
+        return absolute(inside) if _refused(inside) else posixpath.normpath(source)
     cleaned = posixpath.normpath(source)
     parts = cleaned.split("/")
     climbs = sum(1 for part in parts if part == "..")
@@ -205,7 +212,9 @@ def is_file(source: str, target: str) -> bool:
     """Whether a bind looks like that of a single file."""
     names = [posixpath.basename(path.replace("\\", "/")) for path in (source, target)]
     endings = [match.group(1).lower() if (match := _ENDING.fullmatch(name)) else "" for name in names]
-    if any(name in _FILE_NAMES for name in names) or any(ending in _FILE_ENDINGS for ending in endings):
+    if any(name in _FILE_NAMES or _LIBRARY.fullmatch(name) for name in names):
+        return True
+    if any(ending in _FILE_ENDINGS for ending in endings):
         return True
     return names[0] == names[1] and bool(endings[0]) and endings[0] not in _DIRECTORY_ENDINGS
 

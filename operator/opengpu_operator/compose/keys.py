@@ -85,7 +85,7 @@ _HOST: Final = _ignored("It is about the host's path, which isn't mounted.")
 
 TOP: Final[Mapping[str, Key]] = {
     "version": _ignored("Compose itself no longer reads the version."),
-    "name": _ignored("A project has no name in a cluster; jobs have one."),
+    "name": _ignored("It is the variable COMPOSE_PROJECT_NAME; jobs have their own names."),
     "services": Key(
         _M,
         "Each active service becomes a workload.",
@@ -178,7 +178,9 @@ SERVICE: Final[Mapping[str, Key]] = {
             *(_F.HOST_REFERENCE_REWRITTEN, _F.HOST_REFERENCE_UNRESOLVED),
         ),
     ),
-    "expose": Key(_C, "Ports for the other services.", (_F.AGENT_PORT, _F.KEY_IGNORED), each=values.exposed),
+    "expose": Key(
+        _C, "Ports for the other services.", (_F.AGENT_PORT, _F.PORT_UNDECLARED), each=values.exposed
+    ),
     "extends": Key(
         _M, "A service of the same file is merged.", (_F.UNDEFINED_REFERENCE, _F.EXTENDS_CYCLE), of="extends"
     ),
@@ -186,7 +188,7 @@ SERVICE: Final[Mapping[str, Key]] = {
     "extra_hosts": Key(
         _C,
         "Host entries; the host itself becomes the service that publishes the port.",
-        (_F.HOST_REFERENCE_REWRITTEN, _F.BAD_VALUE),
+        (_F.KEY_IGNORED, _F.BAD_VALUE),
     ),
     "gpus": Key(_M, "GPUs.", (_F.GPU_COUNT_BY_POLICY,), of="gpu"),
     "group_add": Key(_C, "Numbers are added; names can't be.", (_F.GROUP_NAME_IGNORED,)),
@@ -239,7 +241,7 @@ SERVICE: Final[Mapping[str, Key]] = {
     "ports": Key(
         _C,
         "Container ports; published TCP ports get a URL.",
-        (_F.LOOPBACK_PORT, _F.PORT_UNROUTED, _F.SEVERAL_WORKERS, _F.AGENT_PORT, _F.KEY_IGNORED),
+        (_F.LOOPBACK_PORT, _F.PORT_UNROUTED, _F.SEVERAL_WORKERS, _F.AGENT_PORT, _F.PORT_UNDECLARED),
         of="port",
         each=values.ports,
     ),
@@ -378,7 +380,7 @@ TABLES: Final[Mapping[str, Mapping[str, Key]]] = {
     "port": {
         "target": Key(_M, "containerPort.", required=True),
         "published": Key(_M, "The port of the URL's name where two services share a container port."),
-        "protocol": Key(_C, "TCP or UDP; ports of others aren't declared.", (_F.KEY_IGNORED,)),
+        "protocol": Key(_C, "TCP or UDP; ports of others aren't declared.", (_F.PORT_UNDECLARED,)),
         "host_ip": Key(_C, "A loopback address: no URL by default.", (_F.LOOPBACK_PORT,)),
         "mode": _ignored("There is no host mode."),
         "name": _ignored("Ports have no names here."),
@@ -392,15 +394,13 @@ TABLES: Final[Mapping[str, Mapping[str, Key]]] = {
         "target": Key(_M, "The path.", required=True),
         "read_only": Key(_M, "Read-only.", parse=values.boolean),
         "consistency": _ignored("It is for Docker Desktop."),
-        "bind": Key(_M, "Whether the path is a directory.", of="mount_bind"),
+        "bind": Key(_M, "It is about the host.", of="mount_bind"),
         "volume": Key(_M, "A directory of the volume.", of="mount_volume"),
         "tmpfs": Key(_M, "The size.", of="mount_tmpfs"),
         "image": _ignored("Images aren't mounted.", warn=True),
     },
     "mount_bind": {
-        "create_host_path": Key(
-            _M, "true says that the path is a directory, not a file.", parse=values.boolean
-        ),
+        "create_host_path": Key(_M, "What is missing on the host is always replaced.", parse=values.boolean),
         "propagation": _HOST,
         "recursive": _HOST,
         "selinux": _HOST,

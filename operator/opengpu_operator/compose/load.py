@@ -7,6 +7,7 @@ bomb of a few hundred bytes is refused instead of filling the memory. Scalars ar
 
 from __future__ import annotations
 
+import contextlib
 import math
 import re
 from dataclasses import dataclass, field
@@ -23,10 +24,11 @@ MAX_ALIASES: Final = 500
 #: All text of the file once its aliases are expanded.
 MAX_TEXT: Final = 1024 * 1024
 
-_INTEGER: Final = re.compile(r"[-+]?(0b[01_]+|0o?[0-7_]+|0x[0-9a-fA-F_]+|[0-9][0-9_]*)")
+_INTEGER: Final = re.compile(r"[-+]?(0b[01]+|0o?[0-7]+|0x[0-9a-fA-F]+|[0-9]+)")
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 #: Numbers longer than this are text: converting them costs more than reading them is worth.
 _MAX_DIGITS: Final = 64
+_SMALLEST, _LARGEST = -(2**63), 2**64 - 1
 _NULL: Final = frozenset({"", "~", "null", "Null", "NULL"})
 _TRUE: Final = frozenset({"true", "True", "TRUE"})
 _FALSE: Final = frozenset({"false", "False", "FALSE"})
@@ -53,8 +55,8 @@ class Document:
 
     data: Any
     positions: dict[Path, tuple[int, int]] = field(default_factory=dict)
-    replaced: set[Path] = field(default_factory=set)
-    """Where ``!reset`` or ``!override`` stands: what a service that is extended has there doesn't count."""
+    replaced: frozenset[Path] = frozenset()
+    """Where ``!reset`` and ``!override`` stand: what is merged there is forgotten."""
 
 
 @dataclass
@@ -124,7 +126,7 @@ def load(text: str, report: Report) -> Document | None:
         return Document(None)
     builder = _Builder(report)
     data = builder.build(root, ())
-    return Document(None if data is _LEFT_OUT else data, builder.positions, builder.replaced)
+    return Document(None if data is _LEFT_OUT else data, builder.positions, frozenset(builder.replaced))
 
 
 class _Composer:
@@ -229,13 +231,28 @@ class _Builder:
             return [item for item in items if item is not _LEFT_OUT]
         if node.kind == "map":
             return self._map(node, path)
-        return scalar(node.value, plain=node.plain, tag=tag)
+        return self._scalar(node, path)
+
+    def _scalar(self, node: _Node, path: Path) -> Any:
+        """Return a scalar's value; no program can be given text that an escape puts a zero into."""
+        if "\0" not in node.value:
+            return scalar(node.value, plain=node.plain, tag=node.tag)
+        self._report.add(
+            FindingReason.BAD_ENCODING,
+            path,
+            "The text contains the control character U+0000.",
+            at=(node.line, node.column),
+            advice="Remove the character.",
+        )
+        return ""
 
     def _map(self, node: _Node, path: Path) -> dict[str, Any]:
         result: dict[str, Any] = {}
         merges: list[_Node] = []
         for key_node, value_node in node.value:
             if key_node.kind == "scalar" and key_node.plain and key_node.value == "<<":
+                if merges:
+                    self._twice("<<", key_node, path)
                 merges.append(value_node)
                 continue
             key = self._key(key_node, path)
@@ -243,12 +260,7 @@ class _Builder:
                 continue
             here = (*path, key)
             if key in result:
-                self._report.add(
-                    FindingReason.DUPLICATE_KEY,
-                    here,
-                    f"The key {clip(key)} is there twice.",
-                    at=(key_node.line, key_node.column),
-                )
+                self._twice(key, key_node, here)
                 continue
             self.positions.setdefault(here, (key_node.line, key_node.column))
             value = self.build(value_node, here)
@@ -258,13 +270,21 @@ class _Builder:
             self._merge(result, merge, path)
         return result
 
+    def _twice(self, key: str, node: _Node, path: Path) -> None:
+        self._report.add(
+            FindingReason.DUPLICATE_KEY,
+            path,
+            f"The key {clip(key)} is there twice.",
+            at=(node.line, node.column),
+        )
+
     def _key(self, node: _Node, path: Path) -> str | None:
         if node.kind != "scalar":
             self._report.add(
                 FindingReason.WRONG_TYPE, path, "A key has to be text.", at=(node.line, node.column)
             )
             return None
-        value = scalar(node.value, plain=node.plain, tag=node.tag)
+        value = self._scalar(node, path)
         if not isinstance(value, str):
             self._report.add(
                 FindingReason.WRONG_TYPE,
@@ -310,16 +330,19 @@ def scalar(text: str, *, plain: bool, tag: str | None = None) -> Any:
 
 
 def _number(text: str) -> Any:
-    if _INTEGER.fullmatch(text):
-        digits = text.replace("_", "")
-        sign = -1 if digits.startswith("-") else 1
-        digits = digits.lstrip("+-")
-        try:
-            if len(digits) > 1 and digits[0] == "0" and digits[1] not in "xXoObB":
-                return sign * int(digits, 8)
-            return sign * int(digits, 0)
-        except ValueError:
-            return text
-    if _FLOAT.fullmatch(text):
-        return float(text)
-    return text
+    plain = text.replace("_", "")
+    if plain != "-0" and _INTEGER.fullmatch(plain):
+        with contextlib.suppress(ValueError):
+            whole = _integer(plain)
+            if _SMALLEST <= whole <= _LARGEST:
+                return whole
+    # What is no integer of Go's is a number all the same: 08, and those of more than 64 bits.
+    number = float(plain) if _FLOAT.fullmatch(plain) else math.inf
+    return text if math.isinf(number) else number
+
+
+def _integer(plain: str) -> int:
+    digits = plain.lstrip("+-")
+    is_octal = len(digits) > 1 and digits[0] == "0" and digits[1] not in "xXoObB"
+    value = int(digits, 8 if is_octal else 0)
+    return -value if plain.startswith("-") else value

@@ -1,7 +1,7 @@
 """Give every service a name that DNS allows, and rewrite what calls services by another one.
 
-A host name in a value is recognised by where it stands (after ``//`` or ``@``, before a port, or as the whole value
-of a variable that names a host); a word that merely looks like a service's name is left alone.
+A host name in a value is recognised by where it stands: after ``//``, ``@``, ``host=`` or ``--host``, before a port, or
+in a variable that names hosts. A word that merely looks like a service's name is left alone, and reported.
 """
 
 from __future__ import annotations
@@ -16,11 +16,25 @@ _LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _FORBIDDEN: Final = re.compile(r"[^a-z0-9-]+")
 #: A host's name, and the port after it.
 _WORD: Final = re.compile(r"(?<![\w.-])([\w.-]+)(?::(\d{1,5})(?!\d))?", re.ASCII)
-#: Variables whose whole value is a host's name.
+#: Variables whose value is the name of a host, or several.
 _HOST_VARIABLE: Final = re.compile(
-    r"(?:^|_)(?:HOST|HOSTS|HOSTNAME|SERVER|SERVERS|ADDR|ADDRESS|ENDPOINT|URL|URI|BROKER|BROKERS|NODE|NODES|PEERS)$",
+    r"(?:(?:^|_)(?:ENDPOINT|BROKER|BROKERS|NODE|NODES|PEERS)|HOST|HOSTS|HOSTNAME|SERVER|SERVERS|ADDR|ADDRESS|URL|URI)$",
     re.IGNORECASE,
 )
+#: What stands before a host: ``-h``, ``--db-host=``, ``host=``, ``"host": "``, nginx's ``server``, and a list's others.
+_LEADING: Final = re.compile(
+    r"(?:(?:^|\s)(?:-[hH]|--[\w-]*(?:host|hostname|server|addr|address)|server)[\s=]\s*"
+    r"|(?:host|hosts|hostname|server|servers|addr|address|endpoint|brokers?|nodes?|peers)[\"']?\s*[=:]\s*)"
+    r"[\"'\[]*(?:[\w.:-]+[\"']?,\s*[\"']?)*$",
+    re.IGNORECASE | re.ASCII,
+)
+_LEAD: Final = 48
+_LISTED: Final = re.compile(r"(?:^|[,;\s])$")
+_LIST_GOES_ON: Final = re.compile(r"$|[,;\s]")
+_PORT_FOLLOWS: Final = re.compile(r"\s+\d{2,5}(?![\w.])", re.ASCII)
+#: The rest of a URL's user, password, host and port.
+_AUTHORITY: Final = re.compile(r"[^/?#\s\"'<>]*")
+_MAX_USER: Final = 256
 
 
 def is_label(name: str) -> bool:
@@ -77,24 +91,26 @@ class HostNames:
         self._renamed = dict(renamed)
         self._hosts = frozenset(name.lower() for name in host_names)
         self._published = published
+        self.found: set[str] = set()
+        """Names of the host that values hold, in lower case."""
 
-    def rewrite(self, value: str, *, variable: str = "") -> Rewritten:
-        """Return a value with its host names replaced, and what was found on the way."""
+    def rewrite(self, value: str, *, variable: str = "", before: str = "") -> Rewritten:
+        """Return a value with its host names replaced, and what was found on the way.
+
+        ``before`` is the word in front of a word of a command line.
+        """
         result = Rewritten(value)
-        whole = self._renamed.get(value)
-        if whole is not None:
-            if _HOST_VARIABLE.search(variable):
-                result.value = whole
-            elif variable:
-                result.doubtful.append(value)
-            return result
+        names_hosts = bool(_HOST_VARIABLE.search(variable))
         # One pass over all words, looked up in tables: a pattern of every name would let a file choose its cost.
-        result.value = _WORD.sub(lambda match: self._replace(match, result), value)
+        result.value = _WORD.sub(
+            lambda match: self._replace(match, result, names_hosts=names_hosts, before=before), value
+        )
         return result
 
-    def _replace(self, match: re.Match[str], result: Rewritten) -> str:
+    def _replace(self, match: re.Match[str], result: Rewritten, *, names_hosts: bool, before: str) -> str:
         found, name, port = match.group(), match.group(1), match.group(2)
         if name.lower() in self._hosts:
+            self.found.add(name.lower())
             target = self._published.get(int(port)) if port else None
             if target is None:
                 result.unresolved.append(found)
@@ -104,8 +120,36 @@ class HostNames:
         label = self._renamed.get(name)
         if label is None:
             return found
-        is_host = bool(port) or match.string.endswith(("//", "@"), 0, match.start())
-        return f"{label}:{port}" if is_host and port else label if is_host else found
+        is_host = _is_host(match, names_hosts=names_hosts, before=before)
+        if is_host is None:
+            result.doubtful.append(name)
+        return label + found[len(name) :] if is_host else found
+
+
+def _is_host(match: re.Match[str], *, names_hosts: bool, before: str) -> bool | None:
+    """Return whether a word is a host's name, by where it stands; None where that doesn't tell."""
+    text, start, end = match.string, match.start(), match.end()
+    if text.endswith("/dev/tcp/", 0, start) or _PORT_FOLLOWS.match(text, end):
+        return True
+    if text.endswith("/", 0, start):
+        # In a path it is a directory; behind exactly two slashes it is a host or, before an @, a user.
+        starts_authority = text.endswith("//", 0, start) and not text.endswith("///", 0, start)
+        return starts_authority and not _is_user(text, end)
+    if text.endswith("@", 0, start):
+        return True
+    if match.group(2):
+        return None if _is_user(text, end) else True
+    lead = text[max(0, start - _LEAD) : start]
+    listed = _LISTED.search(lead) and _LIST_GOES_ON.match(text, end)
+    if (names_hosts and listed) or _LEADING.search(f"{before[-_LEAD:]} {lead}" if start < _LEAD else lead):
+        return True
+    return False if _is_user(text, end) else None
+
+
+def _is_user(text: str, end: int) -> bool:
+    """Whether what ends there stands before the ``@`` of a URL."""
+    authority = _AUTHORITY.match(text, end, end + _MAX_USER)
+    return authority is not None and "@" in authority.group()
 
 
 class Rewritten:

@@ -12,7 +12,7 @@ from opengpu_operator.api.translation import Service
 from opengpu_operator.compose.containers import escape
 from opengpu_operator.compose.kompose import KomposeError
 from opengpu_operator.compose.plan import Plan, ServicePlan
-from opengpu_operator.compose.sanitise import passed_value
+from opengpu_operator.compose.sanitise import passed_environments
 
 #: What a container of kompose's may hold, given our input; anything else was not asked for.
 _CONTAINER_KEYS = frozenset(
@@ -26,12 +26,19 @@ def services(plan: Plan, deployments: dict[str, dict[str, Any]]) -> list[Service
     if deployments.keys() != expected:
         msg = "kompose did not make exactly one workload for each service"
         raise KomposeError(msg)
+    passed = passed_environments(plan)
     return [
-        _service(service, _container(service, deployments[service.dns_name])) for service in plan.services
+        _service(
+            service,
+            _container(service, deployments[service.dns_name], environment=passed[service.dns_name]),
+        )
+        for service in plan.services
     ]
 
 
-def _container(service: ServicePlan, deployment: dict[str, Any]) -> dict[str, Any]:
+def _container(
+    service: ServicePlan, deployment: dict[str, Any], *, environment: dict[str, str]
+) -> dict[str, Any]:
     """Return kompose's container of a service, checked against what kompose was given."""
     try:
         containers = deployment["spec"]["template"]["spec"]["containers"]
@@ -50,7 +57,7 @@ def _container(service: ServicePlan, deployment: dict[str, Any]) -> dict[str, An
         what
         for what, same in (
             ("image", image == service.image),
-            ("variables", env == {name: passed_value(value) for name, value in service.environment.items()}),
+            ("variables", env == environment),
             ("ports", ports == {(port.container, port.protocol) for port in service.ports}),
             ("keys", not unknown),
         )
@@ -71,9 +78,9 @@ def _service(plan: ServicePlan, base: dict[str, Any]) -> Service:
     directory = definition.get("working_dir")
     if directory:
         container["workingDir"] = directory
-    if base.get("env"):
+    if plan.environment:
         container["env"] = [
-            {"name": entry["name"], "value": escape(plan.environment[entry["name"]])} for entry in base["env"]
+            {"name": name, "value": escape(value)} for name, value in sorted(plan.environment.items())
         ]
     if base.get("ports"):
         seen = dict.fromkeys(

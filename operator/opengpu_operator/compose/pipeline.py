@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import Any, Protocol
+import re
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
 
 from opengpu_operator.api.translation import TranslateOptions, Translation
 from opengpu_operator.compose import (
@@ -24,6 +26,10 @@ from opengpu_operator.compose import (
     shape,
 )
 from opengpu_operator.compose.findings import FindingReason, Report
+
+PROJECT_NAME: Final = "COMPOSE_PROJECT_NAME"
+_PROJECT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_DEFAULT_NAME: Final = "opengpu"
 
 
 class Converter(Protocol):
@@ -49,7 +55,7 @@ async def translate(text: bytes | str, options: TranslateOptions, *, kompose: Co
         return result
     file, intended = planned
     deployments = await kompose.convert(file)
-    result.services = overlay.services(intended, deployments)
+    result.services = await asyncio.to_thread(overlay.services, intended, deployments)
     result.volumes = intended.volumes
     result.files = intended.files
     result.worker = intended.worker
@@ -62,7 +68,9 @@ def _read(text: bytes | str, options: TranslateOptions, report: Report) -> tuple
     document = _load(text, report)
     if document is None:
         return None
-    data = interpolate.interpolate(document.data, options.variables, report)
+    variables = {PROJECT_NAME: _project_name(document.data, options.variables)} | options.variables
+    options = options.model_copy(update={"variables": variables})
+    data = interpolate.interpolate(document.data, variables, report)
     data = schema.mend(data, report)
     wrong = schema.check(data, report)
     if not shape.check(data, report, wrong=wrong):
@@ -76,6 +84,19 @@ def _read(text: bytes | str, options: TranslateOptions, report: Report) -> tuple
     if report.refused:
         return None
     return sanitise.sanitised_file(intended), intended
+
+
+def _project_name(data: Mapping[str, Any], variables: Mapping[str, str]) -> str:
+    """Return the name of a file's project, which Compose sets as a variable: the file's own, or always the same."""
+    written = data.get("name")
+    if not isinstance(written, str):
+        return _DEFAULT_NAME
+    try:
+        name = interpolate.substitute(written, variables, unset=lambda _: None)
+    except ValueError:
+        # It is reported where the whole file is read.
+        return _DEFAULT_NAME
+    return name if _PROJECT.fullmatch(name) else _DEFAULT_NAME
 
 
 def _load(text: bytes | str, report: Report) -> load.Document | None:

@@ -7,6 +7,7 @@ output.
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -25,9 +26,9 @@ from opengpu_operator.api.translation import (
     Volume,
 )
 from opengpu_operator.compose import containers, gpu, names, networks, policy, storage, values
-from opengpu_operator.compose.findings import FindingReason, Path, Report, clip
+from opengpu_operator.compose.findings import LOST_ADVICE, FindingReason, Path, Report, clip
 from opengpu_operator.compose.names import HostNames
-from opengpu_operator.compose.project import Definition, Project, hosts
+from opengpu_operator.compose.project import Definition, PortEntry, Project, extra_hosts
 
 #: Names and addresses by which containers reach the Docker host.
 _HOST_NAMES: Final = (
@@ -105,15 +106,12 @@ class _Planner:
                 ("services", name, "profiles"),
                 f"{clip(name)} belongs to {clip(', '.join(profiles))}, so it isn't run.",
             )
-        if not self._services and self._project.raw.get("include") is None:
+        if not self._services and not self._project.raw.get("include"):
             self._report.add(FindingReason.NO_SERVICES, ("services",))
         renamed: dict[str, str] = {}
         aliases = self._aliases(renamed)
-        hosts = HostNames(
-            renamed=renamed,
-            host_names=[*_HOST_NAMES, *self._gateways()],
-            published=self._published(),
-        )
+        gateways = dict(self._gateways())
+        hosts = HostNames(renamed=renamed, host_names=[*_HOST_NAMES, *gateways], published=self._published())
         attached = networks.attachments(self._project, self._roots, self._report) or {}
         stored = storage.plan(self._project, self._options, self._report)
         plan = Plan(volumes=stored.volumes)
@@ -124,11 +122,19 @@ class _Planner:
             )
         plan.files = {
             key: InlineFile(
-                content=self._rewrite(hosts, file.content, stored.contents[key]), secret=file.secret
+                content=self._rewrite(hosts, file.content, stored.places[key]), secret=file.secret
             )
             for key, file in stored.files.items()
         }
+        for host, place in gateways.items():
+            if host.lower() not in hosts.found:
+                self._report.add(
+                    FindingReason.KEY_IGNORED,
+                    place,
+                    f"{clip(host)} is the host, which a job can't reach; the file says no more of it.",
+                )
         plan.worker = self._worker()
+        self._check_restarts(plan)
         self._unroute(plan)
         self._check_waiting(plan)
         return plan
@@ -193,28 +199,29 @@ class _Planner:
                 for alias in entries:
                     yield target, alias, service.at("links")
 
-    def _gateways(self) -> list[str]:
-        return [
-            host
-            for service in self._services.values()
-            for host, target in _hosts(service)
-            if target == _GATEWAY
-        ]
+    def _gateways(self) -> Iterator[tuple[str, Path]]:
+        """Return the names by which services call the host, and where they are written."""
+        for service in self._services.values():
+            for host, target in extra_hosts(service.get("extra_hosts")):
+                if target == _GATEWAY:
+                    yield host, service.at("extra_hosts")
 
     def _published(self) -> dict[int, tuple[str, int]]:
         result: dict[int, tuple[str, int]] = {}
         for service in self._services.values():
             label = self._labels[self._roots[service.name]]
-            for port in service.ports:
-                if port.published is not None:
-                    result.setdefault(port.published, (label, port.target))
+            for entry in service.ports:
+                if entry.port.published is not None:
+                    result.setdefault(entry.port.published, (label, entry.port.target))
         return result
 
     def _worker(self) -> str | None:
         workers = [
             service
             for service in self._services.values()
-            if any(port.target == WORKER_PORT and port.protocol == "tcp" for port in service.ports)
+            if any(
+                entry.port.target == WORKER_PORT and entry.port.protocol == "tcp" for entry in service.ports
+            )
         ]
         for other in workers[1:]:
             self._report.add(
@@ -241,9 +248,8 @@ class _Planner:
         command, args = containers.command(service, report)
         probe = containers.readiness(service, report)
         if probe is not None:
-            words = probe["exec"]["command"]
             place = service.at("healthcheck", "test")
-            probe["exec"]["command"] = [self._rewrite(hosts, word, place) for word in words]
+            probe["exec"]["command"] = self._rewrite_words(hosts, probe["exec"]["command"], place)
         containers.report_security_options(service, report)
         restart, retries = containers.restart(service, report)
         security: dict[str, Any] = containers.user(service, options, report)
@@ -252,10 +258,14 @@ class _Planner:
         if service.flag("read_only"):
             security["readOnlyRootFilesystem"] = True
         ipc = service.get("ipc")
-        if ipc not in (None, "", "host"):
+        if ipc not in (None, "", "host") and policy.foreign_namespace(ipc) is None:
             common = ipc in ("private", "shareable", "none")
-            severity = None if common else Severity.WARNING
-            report.add(FindingReason.KEY_IGNORED, service.at("ipc"), severity=severity)
+            report.add(
+                FindingReason.KEY_IGNORED,
+                service.at("ipc"),
+                severity=None if common else Severity.WARNING,
+                advice="" if common else LOST_ADVICE,
+            )
         for key in ("pid", "uts", "userns_mode", "cgroup"):
             # What the policy refuses would have an effect.
             if service.get(key) and policy.foreign_namespace(service.get(key)) is None:
@@ -268,8 +278,8 @@ class _Planner:
             dns_name=self._labels[service.name],
             aliases=aliases,
             environment=environment,
-            command=[self._rewrite(hosts, word, service.at("entrypoint")) for word in command],
-            args=[self._rewrite(hosts, word, service.at("command")) for word in args],
+            command=self._rewrite_words(hosts, command, service.at("entrypoint")),
+            args=self._rewrite_words(hosts, args, service.at("command")),
             probe=probe,
             ports=self._ports(service),
             gpu=gpu.request(service, options.environment, report),
@@ -285,23 +295,29 @@ class _Planner:
             attachment=attachment,
         )
 
-    def _rewrite(self, hosts: HostNames, value: str, path: Path, *, variable: str = "") -> str:
-        rewritten = hosts.rewrite(value, variable=variable)
-        what = variable or str(path[-1])
-        for found in rewritten.resolved:
+    def _rewrite_words(self, hosts: HostNames, words: list[str], path: Path) -> list[str]:
+        pairs = zip(["", *words], words, strict=False)
+        return [self._rewrite(hosts, word, path, before=before) for before, word in pairs]
+
+    def _rewrite(
+        self, hosts: HostNames, value: str, path: Path, *, variable: str = "", before: str = ""
+    ) -> str:
+        rewritten = hosts.rewrite(value, variable=variable, before=before)
+        what = variable or path[-1]
+        for found in dict.fromkeys(rewritten.resolved):
             self._report.add(
                 FindingReason.HOST_REFERENCE_REWRITTEN,
                 path,
                 f"{clip(what)}: {clip(found)} becomes a service's address.",
             )
-        for found in rewritten.unresolved:
+        for found in dict.fromkeys(rewritten.unresolved):
             if not found.startswith("172.17.0.1"):
                 self._report.add(
                     FindingReason.HOST_REFERENCE_UNRESOLVED,
                     path,
                     f"{clip(what)}: no service publishes {clip(found)}.",
                 )
-        for found in rewritten.doubtful:
+        for found in dict.fromkeys(rewritten.doubtful):
             self._report.add(
                 FindingReason.NAME_NOT_REWRITTEN,
                 path,
@@ -312,46 +328,37 @@ class _Planner:
     def _ports(self, service: Definition) -> list[Port]:
         result: dict[tuple[int, str, int | None], Port] = {}
         numbers: set[tuple[int, str]] = set()
-        for port in self._declared(service.ports, service.at("ports")):
-            protocol = "UDP" if port.protocol == "udp" else "TCP"
+        for entry in filter(self._is_declared, service.ports):
+            port = entry.port
             loopback = port.host.startswith(_LOOPBACK)
             if loopback:
                 self._report.add(
                     FindingReason.LOOPBACK_PORT,
-                    service.at("ports"),
+                    entry.path,
                     f"Port {port.target} is published on loopback only.",
                 )
-            numbers.add((port.target, protocol))
+            numbers.add((port.target, port.protocol))
             result.setdefault(
-                (port.target, protocol, port.published),
-                Port.model_validate(
-                    {
-                        "container": port.target,
-                        "protocol": protocol,
-                        "published": port.published,
-                        "exposed_only": loopback,
-                    }
-                ),
+                (port.target, port.protocol, port.published),
+                _port(port.target, port.protocol, published=port.published, exposed_only=loopback),
             )
-        for port in self._declared(service.exposed, service.at("expose")):
-            protocol = "UDP" if port.protocol == "udp" else "TCP"
-            if (port.target, protocol) not in numbers:
-                numbers.add((port.target, protocol))
-                result[port.target, protocol, None] = Port.model_validate(
-                    {"container": port.target, "protocol": protocol, "exposed_only": True}
-                )
+        for entry in filter(self._is_declared, service.exposed):
+            number = (entry.port.target, entry.port.protocol)
+            if number not in numbers:
+                numbers.add(number)
+                result[*number, None] = _port(*number, exposed_only=True)
         return list(result.values())
 
-    def _declared(self, ports: list[values.PublishedPort], path: Path) -> list[values.PublishedPort]:
-        """Return the ports of the protocols that a service can be given; the others are reported."""
-        for protocol in sorted({port.protocol for port in ports} - {"tcp", "udp"}):
-            self._report.add(
-                FindingReason.KEY_IGNORED,
-                path,
-                f"Ports of {protocol} are ignored.",
-                severity=Severity.WARNING,
-            )
-        return [port for port in ports if port.protocol in ("tcp", "udp")]
+    def _is_declared(self, entry: PortEntry) -> bool:
+        """Whether a pod declares a port; the others are reported."""
+        port = entry.port
+        if port.length == 1 and port.protocol != "sctp":
+            return True
+        what = f"{port.length} ports from {port.target} on" if port.length > 1 else f"port {port.target}"
+        self._report.add(
+            FindingReason.PORT_UNDECLARED, entry.path, f"The service has {what} ({port.protocol})."
+        )
+        return False
 
     def _pod(self, service: Definition) -> dict[str, Any]:
         pod: dict[str, Any] = {}
@@ -364,7 +371,8 @@ class _Planner:
             pod["securityContext"] = security
         grace = service.get("stop_grace_period")
         if grace is not None:
-            pod["terminationGracePeriodSeconds"] = int(values.duration(grace))
+            # Rounded up: with 0 a pod is killed at once.
+            pod["terminationGracePeriodSeconds"] = math.ceil(values.duration(grace))
         if aliases := self._host_aliases(service):
             pod["hostAliases"] = aliases
         if selector := containers.node_selector(service, self._report):
@@ -373,13 +381,8 @@ class _Planner:
 
     def _host_aliases(self, service: Definition) -> list[dict[str, Any]]:
         result: dict[str, list[str]] = {}
-        for host, target in _hosts(service):
+        for host, target in extra_hosts(service.get("extra_hosts")):
             if target == _GATEWAY:
-                self._report.add(
-                    FindingReason.HOST_REFERENCE_REWRITTEN,
-                    service.at("extra_hosts"),
-                    f"{clip(host)} is the host: with a port, it becomes the service that publishes that.",
-                )
                 continue
             try:
                 address = str(ipaddress.ip_address(target.strip("[]")))
@@ -411,7 +414,14 @@ class _Planner:
                     dependency.path,
                     f"{clip(other.name)} has no healthcheck; it counts as healthy once it started.",
                 )
-            if self._roots[other.name] != self._roots[service.name]:
+            if self._roots[other.name] == self._roots[service.name]:
+                if until is not Until.STARTED:
+                    self._report.add(
+                        FindingReason.DEPENDENCY_IN_SAME_POD,
+                        dependency.path,
+                        f"{clip(other.name)} is in the same pod, so it isn't waited for.",
+                    )
+            else:
                 result[other.name] = Dependency(service=other.name, until=until, required=dependency.required)
         for key, targets in (("links", service.links), ("volumes_from", service.takes_volumes_from)):
             for name in targets:
@@ -455,8 +465,22 @@ class _Planner:
                 service.ports[index] = port.model_copy(update={"exposed_only": True})
                 self._report.add(
                     FindingReason.PORT_UNROUTED,
-                    service.definition.at("ports"),
+                    _written_at(service.definition, port),
                     f"Other services have port {port.container} too, so it gets no URL by default.",
+                )
+
+    def _check_restarts(self, plan: Plan) -> None:
+        """Report services in the pod of another that is restarted otherwise."""
+        said = {service.definition.name: (service.restart, service.max_retries) for service in plan.services}
+        for service in plan.services:
+            mine = said[service.definition.name]
+            if service.joins is not None and mine[0] is not Restart.UNSET and mine != said[service.joins]:
+                self._report.add(
+                    FindingReason.KEY_IGNORED,
+                    service.definition.at("restart"),
+                    f"restart is ignored: the service is in the pod of {clip(service.joins)}, whose restart counts.",
+                    severity=Severity.WARNING,
+                    advice=f"Give {clip(service.joins)} the restart that both need.",
                 )
 
     def _check_waiting(self, plan: Plan) -> None:
@@ -479,9 +503,24 @@ class _Planner:
                 )
 
 
-def _hosts(service: Definition) -> list[tuple[str, str]]:
-    split = (entry.partition("=") for entry in hosts(service.get("extra_hosts")))
-    return [(host.strip(), target.strip()) for host, _, target in split if host.strip()]
+def _port(container: int, protocol: str, *, published: int | None = None, exposed_only: bool = False) -> Port:
+    return Port.model_validate(
+        {
+            "container": container,
+            "protocol": protocol.upper(),
+            "published": published,
+            "exposed_only": exposed_only,
+        }
+    )
+
+
+def _written_at(service: Definition, port: Port) -> Path:
+    """Return where a port that a service publishes is written."""
+    wanted = (port.container, port.published)
+    return next(
+        (entry.path for entry in service.ports if (entry.port.target, entry.port.published) == wanted),
+        service.at("ports"),
+    )
 
 
 def _has_check(service: Definition) -> bool:

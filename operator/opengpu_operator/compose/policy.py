@@ -7,12 +7,14 @@ out, because the program would not work without it and nobody would know why.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Any, Final
 
 from opengpu_operator.api.labels import CALLBACK_PORT
 from opengpu_operator.compose import hostpaths, values
 from opengpu_operator.compose.findings import FindingReason, Path, Report, clip
 from opengpu_operator.compose.project import Definition, MountEntry, Project
+from opengpu_operator.compose.values import Mounted
 
 #: What Kubernetes' baseline standard lets containers add.
 ALLOWED_CAPABILITIES: Final = frozenset(
@@ -26,6 +28,10 @@ DROPPED_CAPABILITIES: Final = frozenset(
     {"SYS_PTRACE", "SYS_NICE", "IPC_LOCK", "IPC_OWNER", "NET_RAW", "SYS_RESOURCE", "LEASE"}
 )
 _HOST_KEYS: Final = ("network_mode", "pid", "uts", "userns_mode", "cgroup")
+#: Where a config's or secret's content may come from.
+_SOURCES: Final = frozenset({"content", "environment", "file", "external"})
+#: Their devices are paths of another machine.
+_REMOTE_FILE_SYSTEMS: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs"})
 #: https://github.com/distribution/reference, without its limits on each part.
 _IMAGE: Final = re.compile(
     r"(?:(?:[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9a-fA-F:]+\])(?::[0-9]+)?/)?"
@@ -52,17 +58,28 @@ def foreign_namespace(value: str | None) -> FindingReason | None:
     return FindingReason.FOREIGN_NAMESPACE if text.startswith("container:") else None
 
 
+def refused_mount(mount: Mounted) -> FindingReason | None:
+    """Return why something of the host can't be mounted."""
+    if mount.kind == "npipe":
+        return FindingReason.RUNTIME_SOCKET
+    if mount.kind != "bind":
+        return None
+    if hostpaths.is_runtime_socket(mount.source, mount.target):
+        return FindingReason.RUNTIME_SOCKET
+    return FindingReason.HOST_PATH_REFUSED if hostpaths.is_refused(mount.source) else None
+
+
 def capability(name: str) -> str:
     """Return a capability in the one spelling that Kubernetes knows: upper case, without ``CAP_``."""
     return name.strip().upper().removeprefix("CAP_")
 
 
 def _files(project: Project, report: Report) -> None:
-    if project.raw.get("include") is not None:
+    if project.raw.get("include"):
         report.add(
             FindingReason.REMOTE_FILE, ("include",), "include needs other files, which aren't fetched."
         )
-    if project.raw.get("models") is not None:
+    if project.raw.get("models"):
         report.add(FindingReason.UNSUPPORTED_KEY, ("models",), "There is no model runner in a cluster.")
     for name, service in (project.raw.get("services") or {}).items():
         extends = service.get("extends")
@@ -72,10 +89,30 @@ def _files(project: Project, report: Report) -> None:
                 ("services", name, "extends", "file"),
                 f"The service extends one of {clip(extends['file'])}, which isn't fetched.",
             )
-    for section in ("configs", "secrets", "volumes"):
+    for section in ("configs", "secrets"):
         for name, entry in project.section(section).items():
-            if isinstance(entry, dict):
-                _resource(section, name, entry, report)
+            if isinstance(entry, dict) and all(entry.get(key) in (None, False) for key in _SOURCES):
+                report.add(
+                    FindingReason.MISSING_KEY,
+                    (section, name),
+                    f"{clip(name)} has no content.",
+                    advice="Add content.",
+                )
+    for section, name in dict.fromkeys(_used(project)):
+        entry = project.section(section).get(name)
+        if isinstance(entry, dict):
+            _resource(section, name, entry, report)
+
+
+def _used(project: Project) -> Iterator[tuple[str, str]]:
+    """Return the resources that active services use: what nobody uses isn't missed."""
+    for service in project.services.values():
+        for section in ("configs", "secrets"):
+            for entry in service.get(section) or []:
+                yield section, values.text(entry["source"] if isinstance(entry, dict) else entry)
+        for mounted in service.mounts:
+            if mounted.mount.kind == "volume" and mounted.mount.source:
+                yield "volumes", mounted.mount.source
 
 
 def _resource(section: str, name: str, entry: dict[str, Any], report: Report) -> None:
@@ -87,25 +124,21 @@ def _resource(section: str, name: str, entry: dict[str, Any], report: Report) ->
             (*path, "external"),
             f"{clip(name)} was made outside of the file, so it isn't there.",
         )
-    elif section != "volumes":
-        if entry.get("file") is not None:
-            report.add(
-                FindingReason.HOST_FILE,
-                (*path, "file"),
-                f"{clip(entry['file'])} is a file of the machine the file was written on.",
-            )
-        elif entry.get("content") is None and entry.get("environment") is None:
-            report.add(
-                FindingReason.MISSING_KEY, path, f"{clip(name)} has no content.", advice="Add content."
-            )
-        elif entry.get("content") is not None and entry.get("environment") is not None:
-            report.add(FindingReason.BAD_VALUE, path, "content and environment can't be given together.")
+    elif section != "volumes" and entry.get("file") is not None:
+        report.add(
+            FindingReason.HOST_FILE,
+            (*path, "file"),
+            f"{clip(entry['file'])} is a file of the machine the file was written on.",
+        )
+    elif section != "volumes" and None not in (entry.get("content"), entry.get("environment")):
+        report.add(FindingReason.BAD_VALUE, path, "content and environment can't be given together.")
     options = entry.get("driver_opts") or {}
     if section == "volumes" and options:
-        kinds = [*values.text(options.get("o")).split(","), values.text(options.get("type"))]
+        kind = values.text(options.get("type"))
+        kinds = [*values.text(options.get("o")).split(","), kind]
         device = values.text(options.get("device"))
-        if any(kind.strip() in ("bind", "rbind", "none") for kind in kinds) or (
-            device.startswith(("/", "~", ".")) and "nfs" not in kinds
+        if any(entry.strip() in ("bind", "rbind", "none") for entry in kinds) or (
+            device.startswith(("/", "~", ".")) and kind not in _REMOTE_FILE_SYSTEMS
         ):
             report.add(
                 FindingReason.HOST_PATH_REFUSED,
@@ -143,8 +176,10 @@ class _Service:
             self._add(FindingReason.DEVICE_CGROUP_RULES, ("device_cgroup_rules",))
         if service.get("credential_spec") is not None:
             self._add(FindingReason.HOST_FILE, ("credential_spec",))
+        if foreign_namespace(service.get("ipc")) is FindingReason.FOREIGN_NAMESPACE:
+            self._add(FindingReason.FOREIGN_NAMESPACE, ("ipc",))
         for key in ("provider", "models"):
-            if service.get(key) is not None:
+            if service.get(key):
                 self._add(FindingReason.UNSUPPORTED_KEY, (key,))
         for index, name in enumerate(values.strings(service.get("cap_add"))):
             if capability(name) not in ALLOWED_CAPABILITIES | DROPPED_CAPABILITIES:
@@ -194,21 +229,20 @@ class _Service:
 
     def _mount(self, entry: MountEntry) -> None:
         mount = entry.mount
-        if mount.kind == "npipe" or hostpaths.is_runtime_socket(mount.source, mount.target):
-            self._report.add(FindingReason.RUNTIME_SOCKET, entry.path)
-        elif mount.kind == "bind" and hostpaths.is_refused(mount.source):
-            self._report.add(
-                FindingReason.HOST_PATH_REFUSED,
-                entry.path,
-                f"{clip(mount.source)} belongs to the node's system.",
-            )
+        reason = refused_mount(mount)
+        if reason is FindingReason.HOST_PATH_REFUSED:
+            self._report.add(reason, entry.path, f"{clip(mount.source)} belongs to the node's system.")
+        elif reason is not None:
+            self._report.add(reason, entry.path)
 
     def _ports(self) -> None:
-        service = self._service
-        if any(CALLBACK_PORT in (port.target, port.published) for port in service.ports):
-            self._add(FindingReason.AGENT_PORT, ("ports",), f"Port {CALLBACK_PORT} is the agent's.")
-        if any(port.target == CALLBACK_PORT for port in service.exposed):
-            self._add(FindingReason.AGENT_PORT, ("expose",), f"Port {CALLBACK_PORT} is the agent's.")
+        for entry in (*self._service.ports, *self._service.exposed):
+            port = entry.port
+            # The agent's is one of TCP.
+            if port.protocol == "tcp" and (CALLBACK_PORT in port or port.published == CALLBACK_PORT):
+                self._report.add(
+                    FindingReason.AGENT_PORT, entry.path, f"Port {CALLBACK_PORT} is the agent's."
+                )
 
 
 def is_gpu_device(device: str) -> bool:

@@ -5,8 +5,7 @@ From here on nobody has to know in which of its spellings a key was written.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,12 +14,13 @@ from opengpu_operator.compose.findings import FindingReason, Path, Report, clip
 from opengpu_operator.compose.load import MAX_NODES
 
 ALL_PROFILES: Final = "*"
-#: What ``extends`` replaces as a whole; lists of others are joined, and mappings merged.
-_REPLACED: Final = frozenset({"command", "entrypoint", "test"})
-#: Lists of variables and the like, of which the last with a name counts.
-_VARIABLES: Final = frozenset({"environment", "labels", "annotations", "sysctls"})
-#: Lists that may be written as one string.
-_LISTS: Final = frozenset({"dns", "dns_search", "env_file", "label_file", "tmpfs"})
+#: How long the place of a service is.
+_SERVICE: Final = 2
+#: Below a service: what ``extends`` replaces as a whole; other lists are joined, and mappings merged.
+_REPLACED: Final = frozenset({("command",), ("entrypoint",), ("healthcheck", "test")})
+_VARIABLES: Final = frozenset(
+    {("environment",), ("labels",), ("annotations",), ("sysctls",), ("deploy", "labels")}
+)
 #: What a service waits for, and what it waits for where nothing is said.
 _STARTED: Final = {"condition": "service_started", "required": True}
 
@@ -30,6 +30,14 @@ class MountEntry:
     """A mount and where it is written."""
 
     mount: values.Mounted
+    path: Path
+
+
+@dataclass(frozen=True)
+class PortEntry:
+    """A port and where it is written."""
+
+    port: values.PublishedPort
     path: Path
 
 
@@ -50,8 +58,8 @@ class Definition:
     name: str
     raw: dict[str, Any]
     environment: dict[str, str | None] = field(default_factory=dict)
-    ports: list[values.PublishedPort] = field(default_factory=list)
-    exposed: list[values.PublishedPort] = field(default_factory=list)
+    ports: list[PortEntry] = field(default_factory=list)
+    exposed: list[PortEntry] = field(default_factory=list)
     mounts: list[MountEntry] = field(default_factory=list)
     depends_on: list[Dependency] = field(default_factory=list)
     links: dict[str, list[str]] = field(default_factory=dict)
@@ -123,7 +131,7 @@ def build(
         else:
             inactive[name] = wanted
     project = Project(data, services, inactive)
-    if data.get("include") is None:
+    if not data.get("include"):
         # What a file lacks may be in those it includes; that it needs them is refused by itself.
         _check_references(project, report)
     _check_cycles(project, report)
@@ -133,8 +141,8 @@ def build(
 def _definition(name: str, raw: dict[str, Any]) -> Definition:
     service = Definition(name, raw)
     service.environment = values.variables(raw.get("environment"))
-    service.ports = [port for entry in raw.get("ports") or [] for port in values.ports(entry)]
-    service.exposed = [port for entry in raw.get("expose") or [] for port in values.exposed(entry)]
+    service.ports = _ports(service, "ports", values.ports)
+    service.exposed = _ports(service, "expose", values.exposed)
     service.mounts = [
         MountEntry(values.mount(entry), service.at("volumes", index))
         for index, entry in enumerate(raw.get("volumes") or [])
@@ -147,6 +155,16 @@ def _definition(name: str, raw: dict[str, Any]) -> Definition:
     if mode.startswith("service:"):
         service.joins = mode.removeprefix("service:")
     return service
+
+
+def _ports(
+    service: Definition, key: str, parse: Callable[[Any], list[values.PublishedPort]]
+) -> list[PortEntry]:
+    return [
+        PortEntry(port, service.at(key, index))
+        for index, entry in enumerate(service.get(key) or [])
+        for port in parse(entry)
+    ]
 
 
 def _depends_on(service: Definition) -> None:
@@ -187,6 +205,10 @@ def _check_references(project: Project, report: Report) -> None:
                 _undefined(report, service.at("volumes_from", index), "service", target)
         if service.joins is not None and service.joins not in project.services:
             _undefined(report, service.at("network_mode"), "active service", service.joins)
+        for key in ("ipc", "pid"):
+            kind, _, target = (service.get(key) or "").partition(":")
+            if kind == "service" and target not in known:
+                _undefined(report, service.at(key), "service", target)
         for network in service.get("networks") or []:
             if network not in sections["networks"] and network != "default":
                 _undefined(report, service.at("networks"), "network", network)
@@ -242,7 +264,10 @@ class _Extends:
 
     def __init__(self, services: dict[str, Any], replaced: Collection[Path], report: Report) -> None:
         self._services = services
-        self._replaced = replaced
+        self._replaced: dict[str, list[Path]] = {}
+        for place in replaced:
+            if len(place) > _SERVICE and place[0] == "services":
+                self._replaced.setdefault(str(place[1]), []).append(place[_SERVICE:])
         self._report = report
         self._done: dict[str, dict[str, Any]] = {}
         self._size = 0
@@ -273,18 +298,11 @@ class _Extends:
             own = self._own(entry)
             if base is not None and self._size <= MAX_NODES:
                 # Each copy counts: extending a large service a hundred times makes it a hundred times as large.
-                own = _merge_mapping(self._without_replaced(self._done[base], ("services", entry)), own)
+                own = merge_service(_without(self._done[base], self._replaced.get(entry, ())), own)
                 self._size += _size(own)
                 if self._size > MAX_NODES:
                     self._report.add(FindingReason.TOO_MANY_NODES, ("services", entry, "extends"))
             self._done[entry] = own
-
-    def _without_replaced(self, base: dict[str, Any], path: Path) -> dict[str, Any]:
-        return {
-            key: self._without_replaced(value, (*path, key)) if isinstance(value, dict) else value
-            for key, value in base.items()
-            if (*path, key) not in self._replaced
-        }
 
     def _own(self, name: str) -> dict[str, Any]:
         return {key: value for key, value in self._services[name].items() if key != "extends"}
@@ -303,55 +321,96 @@ class _Extends:
         return str(written)
 
 
+def _without(value: dict[str, Any], places: Iterable[Path]) -> dict[str, Any]:
+    """Return a mapping without what stands at some places in it, as far as they lead through mappings."""
+    result = dict(value)
+    for first, *rest in places:
+        held = result.get(str(first))
+        if not rest:
+            result.pop(str(first), None)
+        elif isinstance(held, dict):
+            result[str(first)] = _without(held, [tuple(rest)])
+    return result
+
+
 def _size(value: Any) -> int:
     if isinstance(value, dict):
         return 1 + sum(map(_size, value.values()))
     return 1 + sum(map(_size, value)) if isinstance(value, list) else 1
 
 
-def _merge_mapping(before: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Return a service, or a mapping in one, that extends another, as Compose merges them."""
+def merge_service(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a service that extends another, as Compose merges them."""
+    return _merge_mapping(base, own, ())
+
+
+def _merge_mapping(before: Mapping[str, Any], value: Mapping[str, Any], path: Path) -> dict[str, Any]:
     result = dict(before)
-    for key, value in own.items():
-        result[key] = _merge(key, before[key], value) if before.get(key) is not None else value
+    for key, item in value.items():
+        result[key] = _merge(result[key], item, (*path, key)) if key in result else item
     return result
 
 
-def _merge(key: str, before: Any, value: Any) -> Any:
-    if key in _REPLACED:
+def _merge(before: Any, value: Any, path: Path) -> Any:
+    if path in _REPLACED:
         return value
-    if value is None:
-        return before
-    if key in _VARIABLES:
+    if before is None or value is None:
+        return before if value is None else value
+    if path in _VARIABLES:
         return values.variables(before) | values.variables(value)
-    if key == "depends_on":
-        return _merge_mapping(_waits(before), value if isinstance(value, dict) else _waits(value))
-    if key == "networks":
-        return _merge_mapping(_named(before), _named(value))
-    if key == "extra_hosts":
-        return _joined(hosts(before), hosts(value))
-    if key == "volumes":
-        replaced = {values.mount(entry).target for entry in value}
-        return [entry for entry in before if values.mount(entry).target not in replaced] + value
-    if key in _LISTS or (isinstance(before, list) and isinstance(value, list)):
-        return _joined(before, value)
+    if path == ("depends_on",):
+        return _merge_mapping(_waits(before), value if isinstance(value, dict) else _waits(value), path)
+    if path == ("networks",):
+        return _merge_mapping(_named(before), _named(value), path)
+    if path == ("extra_hosts",):
+        before, value = _host_list(before), _host_list(value)
     if isinstance(before, dict) and isinstance(value, dict):
-        return _merge_mapping(before, value)
+        return _merge_mapping(before, value, path)
+    if isinstance(before, list) or isinstance(value, list):
+        return _joined(before, value, path)
     return value
 
 
 def _named(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else dict.fromkeys(value)
+    return dict(value) if isinstance(value, dict) else dict.fromkeys(value)
 
 
-def _joined(before: Any, value: Any) -> list[Any]:
-    """Return two lists as one, without what is in it twice."""
-    entries = [entry for part in (before, value) for entry in (part if isinstance(part, list) else [part])]
-    return list({json.dumps(entry, sort_keys=True): entry for entry in entries}.values())
+def _host_list(value: Any) -> list[str]:
+    return [f"{host}={target}" for host, target in extra_hosts(value)]
 
 
-def hosts(written: Any) -> list[str]:
-    """Return the entries of ``extra_hosts``, each as host=address."""
+def _joined(before: Any, value: Any, path: Path) -> list[Any]:
+    """Return both lists as one; an entry that says anew where something is mounted takes the other's place."""
+    first = before if isinstance(before, list) else [before]
+    second = value if isinstance(value, list) else [value]
+    target = _TARGETS.get(path)
+    if target is None:
+        # The same word twice says no more than once; the same request for a GPU does.
+        known = {repr(entry) for entry in first}
+        return first + [entry for entry in second if isinstance(entry, dict) or repr(entry) not in known]
+    return list({target(entry): entry for entry in first + second}.values())
+
+
+def _file_target(entry: Any) -> str:
+    return (
+        values.text(entry.get("target") or entry["source"]) if isinstance(entry, dict) else values.text(entry)
+    )
+
+
+_TARGETS: Final[Mapping[Path, Callable[[Any], str]]] = {
+    ("volumes",): lambda entry: values.mount(entry).target,
+    ("configs",): _file_target,
+    ("secrets",): _file_target,
+}
+
+
+def extra_hosts(written: Any) -> list[tuple[str, str]]:
+    """Return the hosts and addresses of ``extra_hosts``."""
     if isinstance(written, dict):
-        return [f"{host}={target}" for host, targets in written.items() for target in values.strings(targets)]
-    return [entry if "=" in entry else entry.replace(":", "=", 1) for entry in values.strings(written)]
+        return [(host, target) for host, targets in written.items() for target in values.strings(targets)]
+    result = []
+    for entry in values.strings(written):
+        separator = "=" if "=" in entry else ":"
+        host, _, target = entry.partition(separator)
+        result.append((host.strip(), target.strip()))
+    return [(host, target) for host, target in result if host]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from opengpu_operator.compose.findings import FindingReason, Path, Report, clip
+from opengpu_operator.compose.findings import LOST_ADVICE, FindingReason, Path, Report, clip
 from opengpu_operator.compose.keys import TABLES, Treatment
 
 #: What one job can have; more is a mistake or an attack.
@@ -125,6 +125,7 @@ def _ignored(data: Mapping[str, Any], table: str, path: Path, report: Report) ->
             message = f"{key} is ignored: {entry.note}"
             # What is said not to be wanted is no loss.
             severity = None if value is False else entry.severity
-            report.add(entry.reasons[0], here, message, severity=severity)
+            advice = LOST_ADVICE if severity is not None else ""
+            report.add(entry.reasons[0], here, message, severity=severity, advice=advice)
         for place, inside in entry.inside(value, here):
             _ignored(inside, entry.of, place, report)

@@ -7,12 +7,12 @@ exchanging files is what people use it for; a path below another shared one is a
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from opengpu_operator.api.translation import FileMount, InlineFile, Mount, TranslateOptions, Volume
-from opengpu_operator.compose import hostpaths, names, values
+from opengpu_operator.compose import hostpaths, names, policy, values
 from opengpu_operator.compose.findings import FindingReason, Path, Report, clip
 from opengpu_operator.compose.project import Definition, MountEntry, Project
 
@@ -37,7 +37,7 @@ class Storage:
     services: dict[str, ServiceStorage]
     volumes: dict[str, Volume]
     files: dict[str, InlineFile]
-    contents: dict[str, Path]
+    places: dict[str, Path]
     """Where the content of each file is written."""
 
 
@@ -95,16 +95,12 @@ def plan(project: Project, options: TranslateOptions, report: Report) -> Storage
             }
         )
     files, file_keys = _files(project, options, planned.values(), report)
+    identities = {key: identity.partition(":") for identity, key in file_keys.items()}
     return Storage(
         services={name: _service(entries, keys, file_keys) for name, entries in planned.items()},
         volumes=volumes,
         files=files,
-        contents={
-            key: (f"{kind}s", name, "content")
-            for (kind, _, name), key in (
-                (identity.partition(":"), key) for identity, key in file_keys.items()
-            )
-        },
+        places={key: (f"{kind}s", name, "content") for key, (kind, _, name) in identities.items()},
     )
 
 
@@ -169,11 +165,14 @@ class _Planner:
         """Return what a service mounts."""
         self._found = {}
         for entry in self._inherited(service):
+            if self._count > MAX_MOUNTS:
+                break
             self._mount(service, entry)
-            for flag in entry.mount.flags:
-                self._ignored(flag, "it is about the host's files", entry.path)
         for index, written in enumerate(values.strings(service.get("tmpfs"))):
-            self._tmpfs(written, service.at("tmpfs", index))
+            target, _, flags = written.partition(":")
+            size, ignored = _tmpfs_options(flags)
+            self._ignored(ignored, service.at("tmpfs", index), "Memory volumes can be written by everyone.")
+            self._memory(target, size, service.at("tmpfs", index))
         self._shared_memory(service)
         for kind in ("configs", "secrets"):
             for index, written in enumerate(service.get(kind) or []):
@@ -188,28 +187,19 @@ class _Planner:
             other = self._project.services.get(name)
             for entry in other.mounts if other else []:
                 mount = entry.mount
-                source = mount.source or f"{name}:{mount.target}"
-                inherited.append(
-                    MountEntry(
-                        values.Mounted(
-                            kind=mount.kind,
-                            source=source,
-                            target=mount.target,
-                            read_only=mount.read_only or mode == "ro",
-                            sub_path=mount.sub_path,
-                            size=mount.size,
-                            is_directory=mount.is_directory,
-                        ),
-                        entry.path,
-                    )
+                taken = replace(
+                    mount,
+                    source=mount.source or f"{name}:{mount.target}",
+                    read_only=mount.read_only or mode == "ro",
                 )
+                inherited.append(MountEntry(taken, entry.path))
         own = {entry.mount.target for entry in service.mounts}
         return [entry for entry in inherited if entry.mount.target not in own] + service.mounts
 
     def _put(self, target: str, entry: _Placed | _Memory | _File) -> None:
         self._count += 1
-        if self._count > MAX_MOUNTS:
-            self._report.add(FindingReason.TOO_MANY, (), f"A file has at most {MAX_MOUNTS} mounts.")
+        if self._count == MAX_MOUNTS + 1:
+            self._report.add(FindingReason.TOO_MANY, entry.path, f"A file has at most {MAX_MOUNTS} mounts.")
             return
         if target in self._found:
             self._report.add(
@@ -222,6 +212,10 @@ class _Planner:
 
     def _mount(self, service: Definition, entry: MountEntry) -> None:
         mount = entry.mount
+        if policy.refused_mount(mount) is not None:
+            # That it isn't mounted is said already.
+            return
+        self._ignored(mount.options, entry.path, "They are about the host.")
         if mount.kind == "tmpfs":
             self._memory(mount.target, mount.size, entry.path)
         elif mount.kind == "bind":
@@ -237,6 +231,12 @@ class _Planner:
                 )
             identity = f"anon:{mount.source or f'{service.name}:{mount.target}'}"
             self._put(mount.target, _Placed(identity, "anonymous", mount.target, entry.path, mount))
+
+    def _ignored(self, options: Collection[str], path: Path, why: str) -> None:
+        if options:
+            self._report.add(
+                FindingReason.KEY_IGNORED, path, f"The options {clip(', '.join(options))} are ignored: {why}"
+            )
 
     def _bind(self, entry: MountEntry) -> None:
         mount = entry.mount
@@ -256,20 +256,6 @@ class _Planner:
                 f"host:{root}", "bind", root, entry.path, mount, sub_path=source[len(root) :].strip("/")
             )
             self._put(mount.target, placed)
-
-    def _tmpfs(self, written: str, path: Path) -> None:
-        target, _, flags = written.partition(":")
-        size: int | None = None
-        for flag in filter(None, flags.split(",")):
-            name, _, value = flag.partition("=")
-            try:
-                size = values.size(value if name == "size" else "") or None
-            except ValueError:
-                self._ignored(flag, "only a size in bytes is kept", path)
-        self._memory(target, size, path)
-
-    def _ignored(self, flag: str, why: str, path: Path) -> None:
-        self._report.add(FindingReason.KEY_IGNORED, path, f"{clip(flag)} is ignored: {why}.")
 
     def _memory(self, target: str, size: int | str | None, path: Path) -> None:
         cleaned = "/" + posixpath.normpath(target).lstrip("/")
@@ -313,6 +299,27 @@ class _Planner:
             return
         if isinstance(self._project.section(kind).get(source), dict):
             self._put(target, _File(f"{kind.removesuffix('s')}:{source}", target, bits, path))
+
+
+def _tmpfs_options(flags: str) -> tuple[int | None, list[str]]:
+    """Return the size of a memory volume, and the options that mean nothing to a cluster."""
+    size: int | None = None
+    ignored = []
+    for flag in filter(None, flags.split(",")):
+        name, _, value = flag.partition("=")
+        given = _size(value) if name == "size" else None
+        if given is not None:
+            size = given or None
+        elif flag != "rw":
+            ignored.append(flag)
+    return size, ignored
+
+
+def _size(value: str) -> int | None:
+    try:
+        return values.size(value)
+    except ValueError:
+        return None
 
 
 def _files(

@@ -33,7 +33,7 @@ _DURATION_UNITS: Final = {
 _MAX_BYTES: Final = 2**60
 _MAX_SECONDS: Final = 2**31 - 1
 _MAX_DURATION: Final = 64
-#: A range longer than this is a mistake or an attack; Docker would start a proxy for each.
+#: The ports of a longer range aren't told apart: no pod declares thousands.
 MAX_PORT_RANGE: Final = 256
 _MAX_PORT: Final = 65535
 _WINDOWS: Final = re.compile(r"[A-Za-z]:[\\/]")
@@ -168,43 +168,83 @@ def command(value: Any) -> Command:
     if not isinstance(value, str):
         msg = "a string or a list of strings is expected"
         raise ValueError(msg)  # noqa: TRY004 - one sort of error for every wrong value
-    words: list[str] = []
-    word: list[str] | None = None
-    quote = ""
-    index = 0
-    while index < len(value):
-        character = value[index]
-        if character == "\\" and quote != "'":
+    return _Splitter(value).split()
+
+
+class _Splitter:
+    """Splits a command line by the rules of the library that Compose uses, which are nearly a shell's."""
+
+    def __init__(self, line: str) -> None:
+        self._line = line
+        self._words: list[str] = []
+        self._word: list[str] | None = None
+        self._quote = ""
+        """What ends the quoting: a quotation mark, a backquote, or the parenthesis of ``$(``."""
+
+    def split(self) -> Command:
+        """Return the words."""
+        line, index = self._line, 0
+        while index < len(line):
+            character = line[index]
+            if character == "\\" and self._quote != "'":
+                index += 1
+                if index == len(line):
+                    msg = "the command ends in a backslash"
+                    raise ValueError(msg)
+                self._add(line[index])
+            elif self._quote:
+                self._quoted(character)
+            elif character in ";&|<>":
+                index -= self._redirected(character)
+                break
+            else:
+                self._plain(character)
             index += 1
-            if index == len(value):
-                msg = "the command ends in a backslash"
-                raise ValueError(msg)
-            word = word or []
-            word.append(value[index])
-        elif quote:
-            if character == quote:
-                quote = ""
-            elif word is not None:
-                word.append(character)
-        elif character in "\"'":
-            quote = character
-            word = word or []
+        if self._quote:
+            msg = "the command has an unclosed quote"
+            raise ValueError(msg)
+        self._end()
+        return Command(self._words, cut=line[index:])
+
+    def _add(self, text: str) -> None:
+        self._word = self._word or []
+        self._word.append(text)
+
+    def _end(self) -> None:
+        if self._word is not None:
+            self._words.append("".join(self._word))
+            self._word = None
+
+    def _quoted(self, character: str) -> None:
+        if character != self._quote or character in "`)":
+            self._add(character)
+        if character == self._quote:
+            self._quote = ""
+
+    def _plain(self, character: str) -> None:
+        if character in "\"'":
+            self._quote = character
+            self._word = self._word or []
         elif character in " \t\r\n":
-            if word is not None:
-                words.append("".join(word))
-                word = None
-        elif character in ";&|<>":
-            break
+            self._end()
+        elif character in "()":
+            if character == ")" or not self._word or self._word[-1] != "$":
+                msg = "the command has a parenthesis that is not quoted"
+                raise ValueError(msg)
+            self._quote = ")"
+            self._add(character)
         else:
-            word = word or []
-            word.append(character)
-        index += 1
-    if quote:
-        msg = "the command has an unclosed quote"
-        raise ValueError(msg)
-    if word is not None:
-        words.append("".join(word))
-    return Command(words, cut=value[index:])
+            if character == "`":
+                self._quote = character
+            self._add(character)
+
+    def _redirected(self, operator: str) -> int:
+        """Drop the number of a file (``2>``), which belongs to the operator; return its length."""
+        if operator != ">" or not self._word or not self._word[0][:1].isdigit():
+            return 0
+        dropped = len("".join(self._word))
+        self._word = None
+        return dropped
 
 
 def variables(value: Any) -> dict[str, str | None]:
@@ -225,12 +265,18 @@ def variables(value: Any) -> dict[str, str | None]:
 
 @dataclass(frozen=True)
 class PublishedPort:
-    """One port of ``ports``."""
+    """One port of ``ports``, or a long range of them."""
 
     target: int
     published: int | None = None
     protocol: str = "tcp"
     host: str = ""
+    length: int = 1
+    """Of a long range, whose first port ``target`` is."""
+
+    def __contains__(self, number: object) -> bool:
+        """Whether a number is that of a port in the container."""
+        return number in range(self.target, self.target + self.length)
 
 
 def _port_range(value: str) -> range:
@@ -242,9 +288,6 @@ def _port_range(value: str) -> range:
     if not 1 <= low <= high <= _MAX_PORT:
         msg = "a port is a number from 1 to 65535, and a range goes upwards"
         raise ValueError(msg)
-    if high - low >= MAX_PORT_RANGE:
-        msg = f"a range holds at most {MAX_PORT_RANGE} ports"
-        raise ValueError(msg)
     return range(low, high + 1)
 
 
@@ -252,17 +295,19 @@ def _pair(targets: range, published: str, protocol: str, host: str) -> list[Publ
     if protocol not in ("tcp", "udp", "sctp"):
         msg = "the protocol is tcp, udp or sctp"
         raise ValueError(msg)
-    if published in ("", "0"):
-        return [PublishedPort(target, None, protocol, host) for target in targets]
-    hosts = _port_range(published)
-    if len(hosts) == len(targets):
-        pairs = zip(targets, hosts, strict=True)
-        return [PublishedPort(target, port, protocol, host) for target, port in pairs]
-    if len(targets) == 1:
+    hosts = _port_range(published) if published not in ("", "0") else None
+    if hosts is not None and len(hosts) != len(targets):
+        if len(targets) > 1:
+            msg = "both ranges have to be of the same length"
+            raise ValueError(msg)
         # Docker takes any free one of the range.
-        return [PublishedPort(targets[0], None, protocol, host)]
-    msg = "both ranges have to be of the same length"
-    raise ValueError(msg)
+        hosts = None
+    if len(targets) > MAX_PORT_RANGE:
+        return [PublishedPort(targets[0], hosts[0] if hosts else None, protocol, host, len(targets))]
+    return [
+        PublishedPort(target, hosts[index] if hosts else None, protocol, host)
+        for index, target in enumerate(targets)
+    ]
 
 
 def ports(value: Any) -> list[PublishedPort]:
@@ -295,8 +340,10 @@ def ports(value: Any) -> list[PublishedPort]:
 
 
 def exposed(value: Any) -> list[PublishedPort]:
-    """Return the ports of one entry of ``expose``: ``3000``, ``8000-8002/udp``."""
+    """Return the ports of one entry of ``expose``: ``3000``, ``8000-8002/udp``, or nothing."""
     written, _, protocol = text(value).strip().partition("/")
+    if not written:
+        return []
     return _pair(_port_range(written), "", (protocol or "tcp").lower(), "")
 
 
@@ -313,9 +360,9 @@ class Mounted:
     sub_path: str = ""
     size: int | None = None
     is_directory: bool = False
-    """The file says so itself: a trailing slash, or create_host_path."""
-    flags: tuple[str, ...] = ()
-    """What else the short form says: z, nocopy, cached."""
+    """The file says so itself, by a trailing slash."""
+    options: tuple[str, ...] = ()
+    """Options of the short form that have no meaning here."""
 
 
 def mount(value: Any) -> Mounted:
@@ -338,12 +385,11 @@ def _long_mount(value: dict[str, Any]) -> Mounted:
     if kind == "bind" and not source:
         msg = "a bind needs a source"
         raise ValueError(msg)
-    bind, volume, tmpfs = (_mapping(value.get(key)) for key in ("bind", "volume", "tmpfs"))
+    volume, tmpfs = (_mapping(value.get(key)) for key in ("volume", "tmpfs"))
     sub_path = text(volume.get("subpath"))
     if sub_path.startswith("/") or ".." in sub_path.split("/"):
         msg = "a subpath stays inside of the volume"
         raise ValueError(msg)
-    created = bind.get("create_host_path") or False
     return Mounted(
         kind=kind,
         source=source,
@@ -351,7 +397,7 @@ def _long_mount(value: dict[str, Any]) -> Mounted:
         read_only=boolean(value.get("read_only") or False),
         sub_path=sub_path,
         size=size(tmpfs["size"]) if tmpfs.get("size") is not None else None,
-        is_directory=boolean(created) or source.endswith("/") or target.endswith("/"),
+        is_directory=source.endswith("/") or target.endswith("/"),
     )
 
 
@@ -382,8 +428,8 @@ def _short_mount(value: str) -> Mounted:
         source=source,
         target=_clean(target),
         read_only="ro" in flags,
-        flags=tuple(flag for flag in flags if flag not in ("ro", "rw")),
         is_directory=source.endswith("/") or target.endswith("/"),
+        options=tuple(flag for flag in flags if flag not in ("", "ro", "rw")),
     )
 
 

@@ -45,7 +45,7 @@ services:
 volumes: {data: }
 """
 REFUSED = "services: {app: {image: x, privileged: true}}"
-GPU = CLEAN + "    gpus: 1\n"
+GPU = CLEAN + "    gpus: [{count: 1}]\n"
 
 Lint = Callable[..., tuple[int, str, str]]
 
@@ -95,7 +95,7 @@ def test_warnings_and_remarks_refuse_nothing(lint: Lint) -> None:
     # The last one is of the job, which knows the key alone.
     assert found == {
         "VariableUnset": "found.yaml:6:19",
-        "ProfileInactive": "found.yaml:8:3",
+        "ProfileInactive": "found.yaml:8:37",
         "VolumeReplaced": "found.yaml:7:5",
     }
 

@@ -24,6 +24,9 @@ def reserved(entry: str) -> str:
         (reserved("{capabilities: [nvidia-compute], count: 1}"), "nvidia", 1),
         (reserved("{driver: nvidia, device_ids: ['0', '3'], capabilities: [gpu]}"), "nvidia", 2),
         (reserved("{driver: nvidia, device_ids: ['0', ' 0'], capabilities: [gpu]}"), "nvidia", 1),
+        (reserved("{driver: nvidia, device_ids: ['0,1', '2'], capabilities: [gpu]}"), "nvidia", 3),
+        (reserved("{driver: nvidia, count: ALL, capabilities: [gpu]}"), "nvidia", None),
+        (reserved("{driver: '${DRIVER:-}', count: 2, capabilities: [gpu]}"), "nvidia", 2),
         (reserved("{driver: nvidia, device_ids: [all], capabilities: [gpu]}"), "nvidia", None),
         (reserved("{driver: amd, count: 1, capabilities: [gpu]}"), "amd", 1),
         (reserved("{driver: cdi, device_ids: [nvidia.com/gpu=all], capabilities: [gpu]}"), "nvidia", None),
@@ -56,6 +59,7 @@ def reserved(entry: str) -> str:
         ("devices: [/dev/nvidiactl]", "nvidia", None),
         ("devices: [nvidia.com/gpu=all]", "nvidia", None),
         ("devices: ['nvidia.com/gpu=0']", "nvidia", 1),
+        ("devices: ['nvidia.com/gpu=0', 'nvidia.com/gpu=1']", "nvidia", 2),
         ("volumes: ['/dev/kfd:/dev/kfd', '/dev/dri:/dev/dri']", "amd", None),
         (
             (
@@ -86,6 +90,7 @@ def test_forms(body: str, vendor: str, count: int | None) -> None:
         *(
             "runtime: nvidia\nenvironment: {NVIDIA_VISIBLE_DEVICES: void}",
             "environment: {NVIDIA_VISIBLE_DEVICES: all}",
+            "devices: ['nvidia.com/gpu=none']",
         ),
     ],
 )
@@ -101,6 +106,7 @@ def test_none(body: str) -> None:
         (reserved("{count: 65, capabilities: [gpu]}"), "BadValue"),
         (reserved("{count: 1}"), "MissingKey"),
         (reserved("{driver: tpu, capabilities: [tpu]}"), "DeviceRefused"),
+        (reserved("{capabilities: [tpu]}"), "DeviceRefused"),
         (reserved("nvidia"), "WrongType"),
         ("gpus: some", "BadValue"),
         ("gpus: 0.5", "WrongType"),
@@ -119,6 +125,8 @@ def test_mistakes(body: str, reason: str) -> None:
         ("gpus: [{driver: nvidia, device_ids: ['1']}]", None, "GpuIdsCounted"),
         ("gpus: [{driver: nvidia, count: 1}]", "amd", "GpuVendorMismatch"),
         ("devices: [/dev/dri]", "nvidia", "GpuIgnored"),
+        ("devices: [/dev/dxg]", None, "GpuIgnored"),
+        ("gpus: [{count: 1}]", "cpu", "GpuRemoved"),
         ("runtime: sysbox-runc", None, "RuntimeIgnored"),
     ],
 )
@@ -126,11 +134,35 @@ def test_findings(body: str, environment: str | None, reason: str) -> None:
     assert reasons(translate(one(body), environment=environment)) == {reason}
 
 
-def test_the_environment_decides_where_the_file_does_not() -> None:
-    for body in ("gpus: [{count: 1}]", "devices: [/dev/dri]", reserved("{count: 1, capabilities: [gpu]}")):
-        found = service(body, environment="amd").gpu
-        assert found is not None
-        assert found.vendor.value == "amd"
+@pytest.mark.parametrize("vendor", ["nvidia", "amd"])
+@pytest.mark.parametrize(
+    "body", ["gpus: all", "devices: [/dev/dxg]", reserved("{count: 1, capabilities: [gpu]}")]
+)
+def test_the_environment_decides_where_the_file_does_not(body: str, vendor: str) -> None:
+    found = service(body, environment=vendor).gpu
+    assert found is not None
+    assert found.vendor.value == vendor
+
+
+def test_render_nodes_are_those_of_amd_where_that_is_the_environment() -> None:
+    found = service("devices: [/dev/dri]", environment="amd").gpu
+    assert found is not None
+    assert found.vendor.value == "amd"
+
+
+@pytest.mark.parametrize(
+    ("written", "asked", "count"),
+    [("all", True, None), ("'0,1'", True, 2), ("none", False, None), ("''", False, None)],
+)
+def test_the_variable_of_a_runtime_that_is_the_default(written: str, asked: bool, count: int | None) -> None:
+    body = f"environment: {{NVIDIA_VISIBLE_DEVICES: {written}}}"
+    found = service(body, environment="nvidia").gpu
+    assert (found is not None, found and found.count) == (asked, count)
+    assert service(body, environment="amd").gpu is None
+
+
+def test_no_gpus_on_cpu() -> None:
+    assert service(reserved("{count: all, capabilities: [gpu]}"), environment="cpu").gpu is None
 
 
 def test_the_gpu_stays_on_the_sidecar() -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import stat
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,10 @@ import pytest
 
 from opengpu_operator.api.translation import TranslateOptions, Translation
 from opengpu_operator.compose import kompose as subject
-from opengpu_operator.compose import pipeline
+from opengpu_operator.compose import overlay, pipeline
 from opengpu_operator.compose.kompose import Kompose, KomposeError
-from tests.support.compose import Echo, one
+from opengpu_operator.compose.sanitise import MAX_VARIABLES
+from tests.support.compose import Echo, one, translate
 
 GOOD = """\
 apiVersion: apps/v1
@@ -230,6 +233,34 @@ async def test_what_kompose_would_get_wrong(kompose: Kompose) -> None:
     assert translation.service("My_Service.Name").container["resources"] == {
         "limits": {"cpu": "100m", "memory": "10485760"}
     }
+
+
+def test_kompose_is_given_little_and_the_rest_is_laid_over() -> None:
+    values = {f"A{n}": f"v{n}" for n in range(MAX_VARIABLES)} | {"B": "x"}
+    body = f"environment: {json.dumps({'0': 'left out', 'LONG': 'x' * 2000} | values)}"
+    echo = Echo()
+    translation = translate(f"{one(body)}  b: {{image: x, environment: {{C: d}}}}\n", converter=echo)
+    app, other = translation.services
+    given = echo.files[0]["services"]
+    assert len(given["app"]["environment"]) == MAX_VARIABLES
+    assert given["app"]["environment"]["LONG"] == ""
+    assert "environment" not in given["b"]
+    env = {entry["name"]: entry["value"] for entry in app.container["env"]}
+    assert env == values | {"LONG": "x" * 2000}
+    assert other.container["env"] == [{"name": "C", "value": "d"}]
+
+
+async def test_the_answer_is_laid_over_off_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads = []
+
+    def services(*_: object) -> list[object]:
+        threads.append(threading.current_thread())
+        return []
+
+    monkeypatch.setattr(overlay, "services", services)
+    await pipeline.translate(one(""), TranslateOptions(), kompose=Echo())
+    assert threads
+    assert threading.main_thread() not in threads
 
 
 async def test_the_stand_in_is_like_kompose(kompose: Kompose) -> None:

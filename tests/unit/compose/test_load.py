@@ -46,8 +46,9 @@ def loaded(text: str) -> Any:
         *((text, None) for text in ("", "~", "null", "Null", "NULL")),
         *((text, True) for text in ("true", "True", "TRUE")),
         *((text, False) for text in ("false", "False", "FALSE")),
-        *(("0o17", 15), ("017", 15), ("0x1F", 31), ("0b11", 3), ("-5", -5), ("1_000", 1000), ("09", "09")),
-        *(("1.5", 1.5), ("1e3", 1000.0), (".5", 0.5), ("-.inf", float("-inf"))),
+        *(("0o17", 15), ("017", 15), ("0x1F", 31), ("0b11", 3), ("-5", -5), ("1_000", 1000), ("09", 9.0)),
+        *(("1.5", 1.5), ("1e3", 1000.0), (".5", 0.5), ("-.inf", float("-inf")), ("1_000.5", 1000.5)),
+        *(("_1", "_1"), ("1e400", "1e400"), (str(2**64), 2.0**64), ("0_8", 8.0)),
         ("9" * 65, "9" * 65),
     ],
 )
@@ -82,6 +83,30 @@ def test_places_that_are_replaced() -> None:
     # What can't be read isn't an empty value, which would be found a second time.
     assert document.data == {"a": {"c": ["x"]}, "e": "x"}
     assert [finding.path for finding in report.findings()] == ["d"]
+
+
+def test_places_whose_base_is_forgotten() -> None:
+    document = load("a: &a {k: !reset null, l: !override [1]}\nb: {<<: *a, m: [!reset 1]}", Report())
+    assert document is not None
+    assert document.data == {"a": {"l": [1]}, "b": {"l": [1], "m": []}}
+    assert document.replaced == {("a", "k"), ("a", "l"), ("b", "k"), ("b", "l"), ("b", "m", 0)}
+
+
+@pytest.mark.parametrize(
+    "text", [r'{"a": "x\u0000y"}', 'a: "\\0"', 'a: {b: ["\\x00"]}', 'a:\n  "k\\0": 1', '"\\0"']
+)
+def test_escaped_zeros(text: str) -> None:
+    report = Report()
+    load(text, report)
+    (found,) = report.findings()
+    assert (found.reason, found.line) == ("BadEncoding", text.count("\n") + 1)
+    assert found.severity == "error"
+
+
+def test_a_second_merge_key_is_a_duplicate() -> None:
+    report = Report()
+    load("a: &a {x: 1}\nb: {<<: *a, <<: *a}", report)
+    assert [(entry.reason, entry.line) for entry in report.findings()] == [("DuplicateKey", 2)]
 
 
 def test_positions_are_those_of_the_keys() -> None:
@@ -143,7 +168,7 @@ ATTACKS = {
     "number key": ("services: {app: {image: x, environment: {1: x}}}", "WrongType"),
     "map key": ("services: {? {a: b} : {image: x}}", "WrongType"),
     "merge of text": ("services: {app: {<<: x, image: x}}", "BadYaml"),
-    "ports": ("services: {app: {image: x, ports: ['1-65535:1-65535']}}", "BadValue"),
+    "ports": ("services: {app: {image: x, ports: ['1-65535:1-65535']}}", "AgentPort"),
     "many ports": (
         "services: {{app: {{image: x, ports: [{}]}}}}".format(
             ", ".join(f'"{n}-{n + 255}"' for n in range(1, 9000))
@@ -283,8 +308,10 @@ def test_findings_are_bounded() -> None:
 
 
 def test_messages_are_safe_to_print() -> None:
-    text = 'services: {app: {image: "a\\e[31m\\n' + "y" * 5000 + '"}}'
-    for finding in translate(text).findings:
+    text = 'services: {app: {image: "a\\e[31m\\n' + "y" * 5000 + '", "k\\e[2J": 1}, "s\\e[2J": 1}'
+    found = translate(text)
+    for finding in found.findings:
         assert finding.message.isprintable()
+        assert finding.path.isprintable()
         assert len(finding.message) < 500
-    assert "BadValue" in reasons(translate(text))
+    assert reasons(found) == {"BadValue", "UnknownKey"}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from opengpu_operator.compose.names import is_label, label, unique_labels
+from opengpu_operator.compose.names import HostNames, is_label, label, unique_labels
 from tests.support.compose import reasons, translate
 
 
@@ -75,6 +75,83 @@ def test_references_to_renamed_services() -> None:
     assert [entry.container["name"] for entry in translation.services] == ["my-db", "my-cache", "app"]
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("my_db:5432", "tcp://my_db", "http://my_db/my.db", "//my_db/share", "a@my_db", "x=my_db:1,my_db:2"),
+        *("postgres://user:p@my_db/x", "mongodb://u:p@my_db,my_db:2/x", "jdbc:postgresql://my_db/x"),
+        *("psql -h my_db -U x", "psql -hx --db-host my_db", "--db-host=my_db", "--db-host='my_db'"),
+        *("host=my_db port=5432", "?host=my_db&x=y", '{"host":"my_db"}', '"hosts": ["my_db", "my_db"]'),
+        *("db.host: my_db", "hosts=x,my_db", "upstream x { server my_db; }", "DB_HOST=my_db"),
+        *("until nc -z my_db 5432; do", "exec 3<>/dev/tcp/my_db/80"),
+    ],
+)
+def test_where_a_host_stands(value: str) -> None:
+    hosts = HostNames(renamed={"my_db": "my-db"}, host_names=(), published={})
+    found = hosts.rewrite(value)
+    assert found.value == value.replace("my_db", "my-db")
+    assert not found.doubtful
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("postgres://my_db:p@host/x", "postgres://my_db@host", "postgres://my_db:5432@host", "my_db:x@host"),
+        *(
+            "http://x/my_db:8080",
+            "foo/my_db:1",
+            "file:///my_db/x",
+            "/data/my_db",
+            "./my_db",
+            "postgres://host/my_db",
+        ),
+    ],
+)
+def test_where_no_host_stands(value: str) -> None:
+    found = HostNames(renamed={"my_db": "my-db"}, host_names=(), published={}).rewrite(value)
+    assert found.value == value
+    assert not found.doubtful
+
+
+@pytest.mark.parametrize(
+    "value", ["my_db", "dbname=my_db", "node my_db", "a my_db b", "--db my_db", "my_db;"]
+)
+def test_where_it_can_not_be_told(value: str) -> None:
+    found = HostNames(renamed={"my_db": "my-db"}, host_names=(), published={}).rewrite(value)
+    assert (found.value, found.doubtful) == (value, ["my_db"])
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [
+        ("PGHOST", "my_db", "my-db"),
+        ("DB_HOST", "my_db", "my-db"),
+        ("REDIS_HOSTS", "my_db,other; my_db", "my-db,other; my-db"),
+        ("KAFKA_BROKERS", "my_db,my_db:1", "my-db,my-db:1"),
+        ("POSTGRES_DB", "my_db", "my_db"),
+        ("ANODE", "my_db", "my_db"),
+    ],
+)
+def test_variables_that_name_hosts(variable: str, value: str, expected: str) -> None:
+    found = HostNames(renamed={"my_db": "my-db"}, host_names=(), published={}).rewrite(
+        value, variable=variable
+    )
+    assert found.value == expected
+    assert bool(found.doubtful) == (value == expected)
+
+
+@pytest.mark.parametrize(
+    ("words", "last"),
+    [("psql -h my_db", "my-db"), ("serve --db-host my_db", "my-db"), ("serve --host=my_db", "--host=my-db")],
+)
+def test_words_after_flags(words: str, last: str) -> None:
+    translation = translate(
+        f"services: {{my_db: {{image: x}}, app: {{image: x, command: [{words.replace(' ', ', ')}]}}}}"
+    )
+    assert translation.service("app").container["args"][-1] == last
+    assert reasons(translation) == {"NameChanged"}
+
+
 def test_the_host_is_the_service_that_publishes_the_port() -> None:
     translation = translate(
         """
@@ -115,6 +192,17 @@ def test_the_host_is_the_service_that_publishes_the_port() -> None:
         entry.message for entry in translation.findings if entry.reason == "HostReferenceUnresolved"
     ]
     assert [message.partition(":")[0] for message in unresolved] == ["D", "E", "G"]
+
+
+def test_names_of_the_host_that_nobody_calls_are_remarked_on() -> None:
+    text = """
+        services:
+          app: {image: x, extra_hosts: ["called:host-gateway", "idle:host-gateway"], command: [x, "Called"]}
+        """
+    found = {entry.reason: entry for entry in translate(text).findings}
+    assert found.keys() == {"HostReferenceUnresolved", "KeyIgnored"}
+    assert found["KeyIgnored"].path == "services.app.extra_hosts"
+    assert "idle" in found["KeyIgnored"].message
 
 
 def test_aliases() -> None:

@@ -64,11 +64,13 @@ from tests.support.compose import errors, one, reasons, translate
             )
         ),
         ("devices: [{source: /dev/sda, target: /dev/kfd}]", "DeviceRefused", "devices[0]"),
-        ("ports: ['20000']", "AgentPort", "ports"),
-        ("ports: ['20000:80']", "AgentPort", "ports"),
+        ("ports: ['80', '20000']", "AgentPort", "ports[1]"),
+        ("ports: ['20000:80']", "AgentPort", "ports[0]"),
         ("ports: ['80:19990-20010']", "BadValue", "ports[0]"),
-        ("ports: ['19990-20010']", "AgentPort", "ports"),
-        ("expose: [20000]", "AgentPort", "expose"),
+        ("ports: ['19990-20010']", "AgentPort", "ports[0]"),
+        ("ports: ['10000-30000:10000-30000']", "AgentPort", "ports[0]"),
+        ("ipc: 'container:x'", "ForeignNamespace", "ipc"),
+        ("expose: [20000]", "AgentPort", "expose[0]"),
         ("extends: {file: other.yaml, service: x}", "RemoteFile", "extends.file"),
     ],
 )
@@ -140,6 +142,9 @@ def test_windows_pipes() -> None:
             "/.",
             "/..",
             "/a/..",
+            "~/../../etc",
+            "~me/../../../etc/shadow",
+            "~/..",
             "/proc",
             "/proc/1",
             "/sys",
@@ -240,22 +245,8 @@ def test_other_paths_are_not_refused(source: str, reason: str) -> None:
 @pytest.mark.parametrize(
     ("top", "reason"),
     [
-        *(
-            (f"{section}: {{x: {{file: {path}}}}}", "HostFile")
-            for section in ("configs", "secrets")
-            for path in ("./x", "/etc/passwd", "../x")
-        ),
-        *(
-            (f"{section}: {{x: {{external: {value}}}}}", "ExternalResource")
-            for section in ("configs", "secrets", "volumes")
-            for value in ("true", "{name: y}", "'yes'")
-        ),
         ("configs: {x: {}}", "MissingKey"),
-        ("configs: {x: {content: a, environment: B}}", "BadValue"),
-        ("volumes: {x: {driver_opts: {type: none, o: bind, device: /home/me}}}", "HostPathRefused"),
-        ("volumes: {x: {driver_opts: {type: none, o: 'rw,bind', device: /}}}", "HostPathRefused"),
-        ("volumes: {x: {driver_opts: {o: rbind, device: ./x}}}", "HostPathRefused"),
-        ("volumes: {x: {driver_opts: {device: /home/me}}}", "HostPathRefused"),
+        ("secrets: {x: {name: y, external: false, environment: }}", "MissingKey"),
         ("include: [other.yaml]", "RemoteFile"),
         ("include: [{path: 'https://example.org/x.yaml'}]", "RemoteFile"),
         ("models: {x: {model: y}}", "UnsupportedKey"),
@@ -263,6 +254,66 @@ def test_other_paths_are_not_refused(source: str, reason: str) -> None:
 )
 def test_refused_at_the_top(top: str, reason: str) -> None:
     assert errors(one("", top=top)) == {reason}
+
+
+USED = {"configs": "configs: [x]", "secrets": "secrets: [x]", "volumes": "volumes: ['x:/x']"}
+
+
+@pytest.mark.parametrize(
+    ("section", "entry", "reason"),
+    [
+        *(
+            (section, f"file: {path}", "HostFile")
+            for section in ("configs", "secrets")
+            for path in ("./x", "/etc/passwd", "../x")
+        ),
+        *(
+            (section, f"external: {value}", "ExternalResource")
+            for section in ("configs", "secrets", "volumes")
+            for value in ("true", "{name: y}", "'yes'")
+        ),
+        ("configs", "content: a, environment: B", "BadValue"),
+        ("volumes", "driver_opts: {type: none, o: bind, device: /home/me}", "HostPathRefused"),
+        ("volumes", "driver_opts: {type: none, o: 'rw,bind', device: /}", "HostPathRefused"),
+        ("volumes", "driver_opts: {type: nfs, o: bind, device: /}", "HostPathRefused"),
+        ("volumes", "driver_opts: {o: rbind, device: ./x}", "HostPathRefused"),
+        ("volumes", "driver_opts: {device: /home/me}", "HostPathRefused"),
+        ("volumes", "driver_opts: {type: ext4, device: /dev/sda1}", "HostPathRefused"),
+    ],
+)
+def test_resources_that_are_refused_where_they_are_used(section: str, entry: str, reason: str) -> None:
+    top = f"{section}: {{x: {{{entry}}}}}"
+    assert errors(one(USED[section], top=top)) == {reason}
+    unused = translate(one("", top=f"  idle: {{image: y, profiles: [p], {USED[section]}}}\n{top}"))
+    assert not unused.refused
+    assert errors(one("", top=f"  idle: {{image: y, {USED[section]}}}\n{top}")) == {reason}
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "type: cifs, o: 'username=x', device: //a/b",
+        "type: nfs, o: addr=x, device: ':/b'",
+        "type: tmpfs, device: tmpfs",
+    ],
+)
+def test_volumes_of_other_machines_become_the_clusters(options: str) -> None:
+    translation = translate(one("volumes: ['x:/x']", top=f"volumes: {{x: {{driver_opts: {{{options}}}}}}}"))
+    assert not translation.refused
+    assert reasons(translation) == {"VolumeOptionsIgnored"}
+
+
+@pytest.mark.parametrize("top", ["include: []", "models: {}"])
+def test_empty_sections_ask_for_nothing(top: str) -> None:
+    assert not translate(one("", top=top)).findings
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["volumes: ['docker.sock:/x']", "expose: ['${UNSET:-}']", "pids_limit: -1", "ports: ['20000/udp']"],
+)
+def test_what_is_no_reason_to_refuse(body: str) -> None:
+    assert not translate(one(body, top="volumes: {docker.sock: }")).refused
 
 
 @pytest.mark.parametrize("name", ["x", "y"])
@@ -309,6 +360,7 @@ def test_all_refusals_at_once() -> None:
     pid: host
     cap_add: [NET_ADMIN, SYS_ADMIN]
     volumes: ['/:/host', '/var/run/docker.sock:/s']
+    secrets: [s]
     """
     translation = translate(one(body, top="include: [x]\nsecrets: {s: {file: x}}"))
     found = [entry.path for entry in translation.findings if entry.severity == "error"]

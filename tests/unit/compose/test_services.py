@@ -114,6 +114,23 @@ def test_variables_of_the_file_are_the_only_ones(monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(
+    ("top", "name"),
+    [
+        ("", "opengpu"),
+        ("name: mine", "mine"),
+        ("name: my-${PORT}", "my-5555"),
+        ("name: Not a name", "opengpu"),
+    ],
+)
+def test_the_name_of_the_project_is_a_variable(top: str, name: str) -> None:
+    body = "environment: {A: '${COMPOSE_PROJECT_NAME}', COMPOSE_PROJECT_NAME: }"
+    translation = translate(one(body, top=top))
+    env = {entry["name"]: entry["value"] for entry in translation.services[0].container["env"]}
+    assert env == {"A": name, "COMPOSE_PROJECT_NAME": name}
+    assert "VariableUnset" not in reasons(translation)
+
+
+@pytest.mark.parametrize(
     ("check", "probe"),
     [
         (
@@ -135,7 +152,11 @@ def test_variables_of_the_file_are_the_only_ones(monkeypatch: pytest.MonkeyPatch
         ),
         (
             "{test: [CMD, x], interval: 0s, retries: 0, start_period: 60s, start_interval: 2s}",
-            {"command": ["x"], "period": 2, "timeout": 30, "failures": 3},
+            {"command": ["x"], "period": 2, "timeout": 30, "failures": 45},
+        ),
+        (
+            "{test: [CMD, x], interval: 10s, retries: 2, start_period: 60s, start_interval: 3s}",
+            {"command": ["x"], "period": 3, "timeout": 30, "failures": 7},
         ),
         (
             "{test: [CMD, x], start_interval: 2s}",
@@ -176,7 +197,8 @@ def test_a_check_of_an_unknown_sort() -> None:
         ("user: '1000'", {"runAsUser": 1000}),
         ("user: root", {"runAsUser": 0}),
         ("user: nginx:nginx", None),
-        ("user: nginx:101", None),
+        ("user: nginx:101", {"runAsGroup": 101}),
+        ("user: ':1000'", {"runAsGroup": 1000}),
         ("user: '${UID}:${GID}'", None),
         ("read_only: true", {"readOnlyRootFilesystem": True}),
         (
@@ -215,6 +237,7 @@ def test_restricted() -> None:
             {"limits": {"memory": "1048576"}, "requests": {"memory": "1048576"}},
         ),
         ("cpus: 0.0001", {"limits": {"cpu": "1m"}}),
+        ("cpus: 1\ndeploy: {resources: {limits: {cpus: '1.0'}}}", {"limits": {"cpu": "1000m"}}),
         ("mem_limit: 0", None),
     ],
 )
@@ -230,7 +253,11 @@ def test_resources(body: str, resources: dict[str, Any] | None) -> None:
         *((f"restart: {written}", "always", None) for written in ("always", "unless-stopped")),
         ("restart: on-failure", "on-failure", None),
         ("restart: on-failure:3", "on-failure", 3),
-        ("deploy: {restart_policy: {condition: none}}", "no", None),
+        *((f"deploy: {{restart_policy: {{condition: {word}}}}}", "no", None) for word in ("none", "no")),
+        *(
+            (f"deploy: {{restart_policy: {{condition: {word}}}}}", "always", None)
+            for word in ("always", "unless-stopped", "''")
+        ),
         ("deploy: {restart_policy: {condition: on-failure, max_attempts: 4}}", "on-failure", 4),
         ("restart: no\ndeploy: {restart_policy: {condition: any}}", "always", None),
         ("deploy: {mode: replicated-job}", "no", None),
@@ -249,6 +276,10 @@ def test_restart(body: str, restart: str, retries: int | None) -> None:
         "deploy: {restart_policy: {condition: x}}",
         "scale: -1",
         "deploy: {replicas: 101}",
+        "scale: 2\ndeploy: {replicas: 3}",
+        "cpus: 2\ndeploy: {resources: {limits: {cpus: 1}}}",
+        "mem_limit: 1g\ndeploy: {resources: {limits: {memory: 2g}}}",
+        "mem_reservation: 1g\ndeploy: {resources: {reservations: {memory: 2g}}}",
     ],
 )
 def test_bad_values(body: str) -> None:
@@ -259,6 +290,20 @@ def test_replicas() -> None:
     assert service("deploy: {replicas: 3}").replicas == 3
     assert service("scale: '2'").replicas == 2
     assert service("deploy: {replicas: 0}").replicas == 0
+    assert service("scale: 2\ndeploy: {replicas: 2}").replicas == 2
+
+
+@pytest.mark.parametrize(("written", "seconds"), [("500ms", 1), ("0s", 0), ("1m0.1s", 61)])
+def test_time_to_stop_is_rounded_up(written: str, seconds: int) -> None:
+    assert service(f"stop_grace_period: {written}").pod["terminationGracePeriodSeconds"] == seconds
+
+
+@pytest.mark.parametrize(
+    ("platform", "architecture"),
+    [("linux/s390x", "s390x"), ("linux/ppc64le", "ppc64le"), ("riscv64", "riscv64"), ("linux/386", "386")],
+)
+def test_architectures(platform: str, architecture: str) -> None:
+    assert service(f"platform: {platform}").pod["nodeSelector"] == {"kubernetes.io/arch": architecture}
 
 
 def test_the_pod() -> None:
@@ -326,7 +371,29 @@ def test_a_url_stands_for_one_port() -> None:
     )
     routed = {entry.name for entry in translation.services for port in entry.ports if not port.exposed_only}
     assert routed == {"a", "d", "e"}
-    assert reasons(translation) == {"PortUnrouted"}
+    assert {(finding.reason, finding.path) for finding in translation.findings} == {
+        ("PortUnrouted", f"services.{name}.ports[0]") for name in ("b", "c", "f")
+    }
+
+
+@pytest.mark.parametrize(
+    ("entry", "what"),
+    [
+        ("50000-60000:50000-60000/udp", "10001 ports from 50000 on (udp)"),
+        ("8000-8256", "257 ports from 8000 on (tcp)"),
+        ("3868:3868/sctp", "port 3868 (sctp)"),
+    ],
+)
+def test_ports_that_are_not_declared(entry: str, what: str) -> None:
+    translation = translate(one(f"ports: ['80:80', '127.0.0.1:81:81', '{entry}']"))
+    (app,) = translation.services
+    assert [port.container for port in app.ports] == [80, 81]
+    found = {(finding.reason, finding.path): finding.message for finding in translation.findings}
+    assert found.keys() == {
+        ("PortUndeclared", "services.app.ports[2]"),
+        ("LoopbackPort", "services.app.ports[1]"),
+    }
+    assert what in found["PortUndeclared", "services.app.ports[2]"]
 
 
 def test_the_worker() -> None:
@@ -563,6 +630,33 @@ def test_pods_that_are_shared() -> None:
     assert [entry.joins for entry in translation.services] == [None, "vpn", "vpn", None]
     assert translation.service("app").depends_on == []
     assert translation.service("user").container["env"][0]["value"] == "http://vpn:80"
+
+
+def test_what_sharing_a_pod_takes_away_is_said() -> None:
+    translation = translate(
+        """
+        services:
+          vpn: {image: x, restart: always, healthcheck: {test: t}}
+          app: {image: x, network_mode: "service:vpn", restart: no, depends_on: {vpn: {condition: service_healthy}}}
+          same: {image: x, network_mode: "service:vpn", restart: unless-stopped, depends_on: [vpn]}
+          unset: {image: x, network_mode: "service:vpn"}
+        """
+    )
+    assert {(entry.reason, entry.path) for entry in translation.findings} == {
+        ("DependencyInSamePod", "services.app.depends_on.vpn"),
+        ("KeyIgnored", "services.app.restart"),
+    }
+    assert [entry.depends_on for entry in translation.services] == [[], [], [], []]
+
+
+def test_advice_fits_what_is_left_out() -> None:
+    text = one("cpu_shares: 1\ninit: true\nenvironment: {LD_PRELOAD: /x.so, NVIDIA_VISIBLE_DEVICES: all}")
+    advice = {entry.path.rpartition(".")[2]: entry.advice for entry in translate(text).findings}
+    assert advice.keys() == {"cpu_shares", "init", "LD_PRELOAD", "NVIDIA_VISIBLE_DEVICES"}
+    assert "Nothing" in advice["init"]
+    assert "Nothing" not in advice["cpu_shares"]
+    assert "GPU" in advice["NVIDIA_VISIBLE_DEVICES"]
+    assert "GPU" not in advice["LD_PRELOAD"]
 
 
 def test_ignored_keys_are_named() -> None:

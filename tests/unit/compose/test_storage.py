@@ -74,6 +74,8 @@ def test_paths_below_shared_ones_are_the_same_files() -> None:
         ("./.env", "/app/.env", False),
         ("./a.weird", "/b/a.weird", False),
         ("./app.sock", "/app.sock", False),
+        ("/usr/lib/libcuda.so.1", "/opt/libcuda.so.1", False),
+        ("/usr/lib/wsl", "/usr/lib/wsl", False),
     ],
 )
 def test_files_of_the_host_are_not_mounted(source: str, target: str, mounted: bool) -> None:
@@ -82,9 +84,51 @@ def test_files_of_the_host_are_not_mounted(source: str, target: str, mounted: bo
     assert reasons(translation) == {"BindReplaced" if mounted else "BindDropped"}
 
 
-def test_a_directory_that_says_so() -> None:
-    body = "volumes: [{type: bind, source: ./x.conf, target: /x.conf, bind: {create_host_path: true}}]"
-    assert service(body).mounts
+def test_a_file_that_would_be_created_on_the_host_is_still_one() -> None:
+    body = "volumes: [{type: bind, source: /x.conf, target: /x.conf, bind: {create_host_path: true}}]"
+    translation = translate(one(body))
+    assert not translation.services[0].mounts
+    assert reasons(translation) == {"BindDropped"}
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ("volumes: ['./a:/a:rw,z,rshared']", "z, rshared"),
+        ("volumes: ['v:/a:nocopy,ro']", "nocopy"),
+        ("volumes: [{type: bind, source: ./a, target: /a, bind: {propagation: shared}}]", "propagation"),
+        ("volumes: [{type: bind, source: ./a, target: /a, bind: {selinux: z}}]", "selinux"),
+        ("volumes: [{type: bind, source: ./a, target: /a, bind: {recursive: disabled}}]", "recursive"),
+        ("tmpfs: /t:mode=0700,uid=1,size=1m,noexec,rw", "mode=0700, uid=1, noexec"),
+        ("tmpfs: ['/t:size=10%']", "size=10%"),
+    ],
+)
+def test_options_that_are_ignored_are_named(body: str, named: str) -> None:
+    found = translate(one(body, top="volumes: {v: }")).findings
+    (message,) = [entry.message for entry in found if entry.reason == "KeyIgnored"]
+    assert named in message
+    assert not {"size=1m", "rw", "ro"} & set(message.replace(",", "").split())
+
+
+@pytest.mark.parametrize("source", ["/", "/etc", "/run/x", "/var/run/docker.sock", "./docker.sock"])
+def test_of_what_is_refused_nothing_else_is_said(source: str) -> None:
+    translation = translate(one(f"volumes: ['{source}:/x']"))
+    assert len(translation.findings) == 1
+    assert translation.refused
+
+
+def test_findings_about_contents_have_a_place() -> None:
+    text = one("configs: [c]", top="configs:\n  c:\n    content: http://host.docker.internal:1")
+    (found,) = translate(text).findings
+    assert (found.reason, found.path, found.line) == ("HostReferenceUnresolved", "configs.c.content", 7)
+
+
+def test_too_many_mounts_have_a_place() -> None:
+    many = ", ".join(f"'v:/{n}'" for n in range(600))
+    found = translate(
+        f"services: {{a: {{image: x, volumes: [{many}]}}, b: {{image: x, volumes_from: [a]}}}}\nvolumes: {{v: }}"
+    ).findings
+    assert [(entry.reason, entry.path) for entry in found] == [("TooMany", "services.a.volumes[424]")]
 
 
 def test_memory() -> None:

@@ -74,6 +74,10 @@ def test_no_durations(value: Any) -> None:
         ("a>b", ["a"], ">b"),
         ("echo 'a;b'", ["echo", "a;b"], ""),
         ("--ip='*'\n x", ["--ip=*", "x"], ""),
+        ("python app.py 2>&1", ["python", "app.py"], "2>&1"),
+        ("a2>b", ["a2"], ">b"),
+        ("a 2 >b", ["a", "2"], ">b"),
+        ("echo $(date +%s) `a b` c", ["echo", "$(date +%s)", "`a b`", "c"], ""),
         ("", [], ""),
         (["a b", 1, True], ["a b", "1", "true"], ""),
     ],
@@ -82,7 +86,7 @@ def test_commands(value: Any, words: list[str], cut: str) -> None:
     assert values.command(value) == Command(words, cut)
 
 
-@pytest.mark.parametrize("value", ["'a", 'a"', "a\\", 5, {}])
+@pytest.mark.parametrize("value", ["'a", 'a"', "a\\", "(a)", "a )", "$(a", "`a", 5, {}])
 def test_no_commands(value: Any) -> None:
     with pytest.raises(ValueError, match=r"."):
         values.command(value)
@@ -125,7 +129,8 @@ def test_ports(value: Any, expected: list[tuple[int, int | None, str, str]]) -> 
         "81-80",
         "80/icmp",
         "1-2:3-5",
-        "1-300",
+        "1-1000:1-999",
+        "0-300",
         "²",
         "[::1]:80",
         "[::1",
@@ -147,7 +152,7 @@ def test_no_ports(value: Any) -> None:
         ("/data", Mounted("volume", "", "/data")),
         ("./a:/b:ro", Mounted("bind", "./a", "/b", read_only=True)),
         ("../a/:/b", Mounted("bind", "../a/", "/b", is_directory=True)),
-        ("~/x:/b//c/../d:z,ro", Mounted("bind", "~/x", "/b/d", read_only=True, flags=("z",))),
+        ("~/x:/b//c/../d:z,ro", Mounted("bind", "~/x", "/b/d", read_only=True, options=("z",))),
         (r"C:\Users\me:/b", Mounted("bind", r"C:\Users\me", "/b")),
         ("c:/Users/me:/b:ro", Mounted("bind", "c:/Users/me", "/b", read_only=True)),
         (
@@ -163,7 +168,7 @@ def test_no_ports(value: Any) -> None:
                 "read_only": "true",
                 "bind": {"create_host_path": True},
             },
-            Mounted("bind", "x.conf", "/b", read_only=True, is_directory=True),
+            Mounted("bind", "x.conf", "/b", read_only=True),
         ),
     ],
 )
