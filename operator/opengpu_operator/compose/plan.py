@@ -144,7 +144,10 @@ class _Planner:
         return current
 
     def _aliases(self, renamed: dict[str, str]) -> dict[str, list[str]]:
-        """Return the other names of each service; those that DNS forbids go to ``renamed``, to be rewritten."""
+        """Return the other names of each service that DNS allows; all go to ``renamed``, to be rewritten.
+
+        DNS knows a pod by one name.
+        """
         result: dict[str, list[str]] = {name: [] for name in self._services}
         for name, label in self._labels.items():
             if name == label:
@@ -169,10 +172,10 @@ class _Planner:
                 self._report.add(FindingReason.ALIAS_NOT_POSSIBLE, path, message)
                 continue
             owners[lowered] = owner
+            renamed[alias] = self._labels[self._roots[owner]]
             if names.is_label(lowered):
                 result[owner].append(lowered)
             else:
-                renamed[alias] = self._labels[self._roots[owner]]
                 self._report.add(
                     FindingReason.ALIAS_NOT_POSSIBLE,
                     path,
