@@ -88,8 +88,7 @@ class HostNames:
         if whole is not None:
             if _HOST_VARIABLE.search(variable):
                 result.value = whole
-            elif variable and not is_label(value):
-                # An alias may be any word; one that siblings seem to use is reported with the job.
+            elif variable:
                 result.doubtful.append(value)
             return result
         # One pass over all words, looked up in tables: a pattern of every name would let a file choose its cost.

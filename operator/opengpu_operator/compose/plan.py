@@ -41,6 +41,8 @@ _HOST_NAMES: Final = (
     *("docker.for.mac.host.internal", "docker.for.win.localhost", "172.17.0.1"),
 )
 _GATEWAY: Final = "host-gateway"
+#: Of all services; each pod has an entry in DNS for each.
+_MAX_ALIASES: Final = 512
 _LOOPBACK: Final = ("127.", "::1", "localhost")
 
 
@@ -145,11 +147,8 @@ class _Planner:
         return current
 
     def _aliases(self, renamed: dict[str, str]) -> dict[str, list[str]]:
-        """Return the other names of each service that DNS allows; all go to ``renamed``, to be rewritten.
-
-        DNS knows a pod by one name.
-        """
-        result: dict[str, list[str]] = {name: [] for name in self._services}
+        """Return the other names of each service; those that DNS forbids go to ``renamed``, to be rewritten."""
+        result: dict[str, dict[str, None]] = {name: {} for name in self._services}
         for name, label in self._labels.items():
             if name == label:
                 continue
@@ -162,27 +161,29 @@ class _Planner:
                 f"DNS doesn't allow the name {clip(name)}; the service is reached as {label}.",
                 severity=Severity.INFO if is_case else None,
             )
-        owners = {label: name for name, label in self._labels.items()}
-        owners |= {name.lower(): name for name in self._labels}
         for owner, alias, path in self._alias_wishes():
             lowered = alias.lower()
-            if owner not in self._services or owners.get(lowered) == owner:
+            if owner not in self._services or lowered == self._labels[self._roots[owner]]:
                 continue
-            if lowered in owners or alias in renamed:
-                message = f"{clip(alias)} is the name of another service already."
-                self._report.add(FindingReason.ALIAS_NOT_POSSIBLE, path, message)
-                continue
-            owners[lowered] = owner
-            renamed[alias] = self._labels[self._roots[owner]]
             if names.is_label(lowered):
-                result[owner].append(lowered)
+                result[owner][lowered] = None
+                continue
+            target = self._labels[self._roots[owner]]
+            if alias not in renamed:
+                renamed[alias] = target
+                message = f"DNS doesn't allow the alias {clip(alias)}; the service is reached as {target}."
+            elif renamed[alias] != target:
+                message = f"DNS doesn't allow the alias {clip(alias)}, which is {renamed[alias]} already."
             else:
-                self._report.add(
-                    FindingReason.ALIAS_NOT_POSSIBLE,
-                    path,
-                    f"DNS doesn't allow the alias {clip(alias)}; the service is reached as {renamed[alias]}.",
-                )
-        return result
+                continue
+            self._report.add(FindingReason.ALIAS_NOT_POSSIBLE, path, message)
+        if sum(map(len, result.values())) > _MAX_ALIASES:
+            self._report.add(
+                FindingReason.TOO_MANY,
+                ("services",),
+                f"The services of a file have at most {_MAX_ALIASES} aliases.",
+            )
+        return {name: list(aliases) for name, aliases in result.items()}
 
     def _alias_wishes(self) -> Iterator[tuple[str, str, Path]]:
         for service in self._services.values():

@@ -16,7 +16,6 @@ from opengpu_operator.api.findings import Finding, Severity
 class JobFinding(StrEnum):
     """Stable words; renaming one is a breaking change. The same word as in a file means the same."""
 
-    ALIAS_NOT_RESOLVABLE = "AliasNotResolvable"
     CAPABILITY_DROPPED = "CapabilityDropped"
     COMPOSE_REFUSED = "ComposeRefused"
     DEPENDENCY_IN_SAME_POD = "DependencyInSamePod"
@@ -44,9 +43,6 @@ _E, _W, _I = Severity.ERROR, Severity.WARNING, Severity.INFO
 _J = JobFinding
 
 RULES: Final[Mapping[JobFinding, Rule]] = {
-    _J.ALIAS_NOT_RESOLVABLE: Rule(
-        _W, "Siblings reach the service by its own name only.", "Call the service by its own name."
-    ),
     _J.CAPABILITY_DROPPED: Rule(
         _W, "The restricted profile has no room for the capability.", "Use an image that does without it."
     ),

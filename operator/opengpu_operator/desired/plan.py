@@ -6,14 +6,13 @@ that are scheduled, gated and counted.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from opengpu_operator.api.findings import Finding, Severity
+from opengpu_operator.api.findings import Finding
 from opengpu_operator.api.labels import WORKER_PORT
-from opengpu_operator.api.translation import InlineFile, Restart, Service, Translation, Until
+from opengpu_operator.api.translation import Restart, Service, Translation, Until
 from opengpu_operator.desired.context import JobContext
 from opengpu_operator.desired.findings import JobFinding, remark
 from opengpu_operator.desired.problems import Problems
@@ -256,36 +255,3 @@ def _never_completes(units: list[Unit]) -> list[Finding]:
         for wait in unit.waits
         if wait.until == "completed" and kinds[wait.component] == "Deployment"
     ]
-
-
-def alias_findings(plan: Plan, files: Mapping[str, InlineFile]) -> list[Finding]:
-    """Return a finding for each name that only Docker's resolver would have known.
-
-    It is a warning where a sibling is seen to use the name.
-    """
-    members = [(member, unit) for unit in plan.units for member in unit.members]
-    texts = {member.name: _texts(member, files) for member, _ in members}
-    return [
-        remark(
-            JobFinding.ALIAS_NOT_RESOLVABLE,
-            path=f"services.{member.name}",
-            message=f"siblings reach {member.name} as {unit.component}, not as {alias}",
-            severity=None if _is_used(alias, texts, by_others_than=member.name) else Severity.INFO,
-        )
-        for member, unit in members
-        for alias in dict.fromkeys(member.aliases)
-        if alias != unit.component
-    ]
-
-
-def _texts(service: Service, files: Mapping[str, InlineFile]) -> list[str]:
-    """Return what a service's container is told, in which a sibling's name may be."""
-    container = service.container
-    variables = [str(item.get("value", "")) for item in container.get("env") or []]
-    words = [*(container.get("command") or []), *(container.get("args") or [])]
-    return [*variables, *words, *(files[mount.file].content for mount in service.files)]
-
-
-def _is_used(alias: str, texts: Mapping[str, list[str]], *, by_others_than: str) -> bool:
-    word = re.compile(rf"(?<![-.\w]){re.escape(alias)}(?![-\w])")
-    return any(word.search(text) for name, said in texts.items() if name != by_others_than for text in said)

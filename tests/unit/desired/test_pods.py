@@ -69,22 +69,6 @@ class TestNames:
         with pytest.raises(ValueError, match=r"resolvers are unknown|does not appear to be an IP"):
             made(resolvers=resolvers)
 
-    @pytest.mark.parametrize(
-        ("value", "severity"),
-        [
-            ("postgres://postgres:5432/", "warning"),
-            ("tcp:postgres", "warning"),
-            ("my-postgres", "info"),
-            ("", "info"),
-        ],
-    )
-    def test_aliases_that_only_docker_knows_are_a_finding(self, value, severity):
-        user = service("app", container={"env": [{"name": "DB", "value": value}]})
-        objects = made(service("db", aliases=["postgres", "db"], container={"args": ["postgres"]}), user)
-        assert [(item.reason, item.severity) for item in objects.findings] == [
-            ("AliasNotResolvable", severity)
-        ]
-
     def test_a_full_host_name_only_where_it_fits(self):
         named = service("db", pod={"setHostnameAsFQDN": True})
         assert reasons(made(named)) == []
