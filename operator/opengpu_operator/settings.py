@@ -76,8 +76,11 @@ class PodSettings(_Section):
     cpu_limit: str | None = None
     """None: no CPU limit (throttling helps nobody where requests are honest)."""
     memory_limit: str = "4Gi"
+    """Of services without GPUs. What a file has in memory volumes (``shm_size``, ``tmpfs``) comes on top."""
+    gpu_memory_limit: str | None = None
+    """Of services with GPUs, likewise. None: no limit, since models need what they need, and few files say it."""
     ephemeral_storage_limit: str = "8Gi"
-    """Defaults for services that ask for nothing; what a file or task asks for replaces them."""
+    """Requests and limits are for services that ask for nothing; what a file or task asks for replaces them."""
     runtime_class_name: str | None = None
     priority_class_name: str | None = None
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"

@@ -61,6 +61,14 @@ def needs(
     """
     file = service.container.get("resources") or {}
     pods = settings.pods
+    gpu = _gpu(
+        service,
+        override.gpu if override else None,
+        environment=environment,
+        gpus=settings.gpu,
+        problems=problems,
+    )
+    memory = pods.memory_limit if gpu is None else pods.gpu_memory_limit
     requests, limits = {}, {}
     for name, asked, request, limit in (
         ("cpu", override and override.cpu, pods.cpu_request, pods.cpu_limit),
@@ -68,7 +76,7 @@ def needs(
             "memory",
             override and override.memory,
             pods.memory_request,
-            quantities.total(pods.memory_limit, *_memory_volumes(service)),
+            None if memory is None else quantities.total(memory, *_memory_volumes(service)),
         ),
         (
             "ephemeral-storage",
@@ -88,13 +96,6 @@ def needs(
         )
         if most is not None:
             limits[name] = most
-    gpu = _gpu(
-        service,
-        override.gpu if override else None,
-        environment=environment,
-        gpus=settings.gpu,
-        problems=problems,
-    )
     if gpu is not None:
         limits[gpu.gpu_class.resource_name] = str(gpu.count)
     return Needs(resources={"requests": requests, "limits": limits}, gpu=gpu)

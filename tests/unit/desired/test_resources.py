@@ -13,10 +13,12 @@ from opengpu_operator.desired.problems import Problems
 from tests.support.jobs import NVIDIA, service, settings
 
 
-def needs(file=None, override=None, *, environment=Environment.NVIDIA, gpu=None, configured=None):
+def needs(file=None, override=None, *, environment=Environment.NVIDIA, gpu=None, configured=None, volumes=()):
     problems = Problems()
     found = resources.needs(
-        service("app", container={"resources": file} if file else {}, gpu=gpu),
+        service(
+            "app", container={"resources": file} if file else {}, gpu=gpu, pod={"volumes": list(volumes)}
+        ),
         Resources.model_validate(override) if override else None,
         environment=environment,
         settings=settings(**(configured or {})),
@@ -64,14 +66,23 @@ def test_memory_volumes_are_beside_the_default_limit(sizes, file, limit):
     volumes = [
         {"name": "shm", "emptyDir": {"medium": "Memory", **({"sizeLimit": s} if s else {})}} for s in sizes
     ]
-    found = resources.needs(
-        service("app", container={"resources": file}, pod={"volumes": volumes}),
-        None,
-        environment=Environment.CPU,
-        settings=settings(),
-        problems=Problems(),
-    )
-    assert found.resources["limits"]["memory"] == limit
+    assert needs(file, volumes=volumes).resources["limits"]["memory"] == limit
+
+
+@pytest.mark.parametrize(
+    ("configured", "file", "limit"),
+    [
+        ({}, {}, None),
+        ({}, {"limits": {"memory": "1Gi"}}, "1Gi"),
+        ({}, {"requests": {"memory": "8Gi"}}, None),
+        ({"gpuMemoryLimit": "32Gi"}, {}, str(33 * 2**30)),
+    ],
+)
+def test_services_with_gpus_have_a_limit_of_their_own_or_none(configured, file, limit):
+    shm = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}}
+    found = needs(file, gpu=NVIDIA, volumes=[shm], configured={"pods": configured}).resources
+    assert found["limits"].get("memory") == limit
+    assert found["limits"]["nvidia.com/gpu"] == "1"
 
 
 def test_processors_have_no_limit_by_default():
