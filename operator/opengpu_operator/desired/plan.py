@@ -185,7 +185,7 @@ def _waits(
                 remark(
                     JobFinding.DEPENDENCY_IN_SAME_POD,
                     path=path,
-                    message=f"{service.name} and {other.name} share a network, so they are started together",
+                    message=f"{service.name} and {other.name} share a network, so they are started together.",
                 )
             )
         elif root.replicas == 0:
@@ -193,7 +193,7 @@ def _waits(
                 remark(
                     JobFinding.DEPENDENCY_WITHOUT_REPLICAS,
                     path=path,
-                    message=f"{other.name} has no replicas, so {service.name} doesn't wait for it",
+                    message=f"{other.name} has no replicas, so {service.name} doesn't wait for it.",
                 )
             )
         else:
@@ -249,7 +249,7 @@ def _never_completes(units: list[Unit]) -> list[Finding]:
         remark(
             JobFinding.NEVER_COMPLETES,
             path=f"services.{unit.root.name}.depends_on",
-            message=f"{unit.component} waits until {wait.component} has ended, which is kept running",
+            message=f"{unit.component} waits until {wait.component} has ended, which is kept running.",
         )
         for unit in units
         for wait in unit.waits

@@ -182,7 +182,7 @@ def _host_aliases(unit: Unit, settings: Settings) -> tuple[list[Object], list[Fi
                     remark(
                         JobFinding.HOST_ALIAS_DROPPED,
                         path=f"services.{member.name}.extra_hosts",
-                        message=f"{store} is the store's name",
+                        message=f"{store} is the store's name.",
                     )
                 )
     return found, findings
@@ -197,7 +197,7 @@ def _grace(unit: Unit) -> tuple[int, list[Finding]]:
     finding = remark(
         JobFinding.GRACE_PERIOD_CAPPED,
         path=f"services.{unit.root.name}.stop_grace_period",
-        message=f"{asked} seconds to stop are cut to {_LONGEST_GRACE_SECONDS}",
+        message=f"{asked} seconds to stop are cut to {_LONGEST_GRACE_SECONDS}.",
     )
     return _LONGEST_GRACE_SECONDS, [finding]
 
@@ -212,7 +212,7 @@ def _full_name(unit: Unit, context: JobContext, settings: Settings) -> tuple[boo
     finding = remark(
         JobFinding.DOMAIN_NAME_TOO_LONG,
         path=f"services.{unit.root.name}.domainname",
-        message=f"{name} is longer than the {_LONGEST_HOST_NAME} characters of a host name",
+        message=f"{name} is longer than the {_LONGEST_HOST_NAME} characters of a host name.",
     )
     return False, [finding]
 
