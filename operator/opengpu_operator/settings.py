@@ -32,7 +32,12 @@ class GpuClass(_Section):
     product_label: str = "nvidia.com/gpu.product"
     """The node label that holds the product's name."""
     memory_label: str = "nvidia.com/gpu.memory"
-    """The node label that holds the memory of one GPU in MiB."""
+    """The node label that holds the memory of one GPU."""
+    memory_form: Literal["MiB", "G"] = "MiB"
+    """How it says it: in MiB (``16384``), or in GiB with a ``G`` (``16G``), as AMD's node labeller does."""
+    supplemental_groups: list[int] = Field(default_factory=list)
+    """Groups given to pods with this vendor's GPUs, so that they needn't be root to open the devices. AMD's belong to
+    ``video``, which is 44 nearly everywhere, and ``render``, whose number differs: see ``getent group render``."""
     tolerations: list[dict[str, Any]] = Field(default_factory=list)
     """Added to pods with this vendor's GPUs, and to no other."""
     node_selector: dict[str, str] = Field(default_factory=dict)
@@ -46,7 +51,11 @@ class GpuSettings(_Section):
     """What Compose's ``count: all`` means. All of a node's GPUs would starve everyone else."""
     nvidia: GpuClass = GpuClass(resource_name="nvidia.com/gpu")
     amd: GpuClass = GpuClass(
-        resource_name="amd.com/gpu", product_label="amd.com/gpu.product-name", memory_label="amd.com/gpu.vram"
+        resource_name="amd.com/gpu",
+        product_label="amd.com/gpu.product-name",
+        memory_label="amd.com/gpu.vram",
+        memory_form="G",
+        supplemental_groups=[44, 109],
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from opengpu_operator.api.findings import Finding
+from opengpu_operator.api.translation import Service
 from opengpu_operator.desired import agent, labels, names, placement
 from opengpu_operator.desired.containers import scratch_name
 from opengpu_operator.desired.context import JobContext
@@ -147,17 +148,26 @@ def _security(unit: Unit, parts: Parts, settings: Settings) -> Object:
         sysctls |= {item["name"]: item for item in given.get("sysctls") or []}
         # Of containers that share a pod the first has its way: the network's owner.
         found = {**given, **found}
+    groups += [group for gpu in parts.placement.gpus for group in gpu.gpu_class.supplemental_groups]
     if groups:
         found["supplementalGroups"] = list(dict.fromkeys(groups))
     if sysctls:
         found["sysctls"] = list(sysctls.values())
     found["seccompProfile"] = {"type": "RuntimeDefault"}
-    if settings.pods.profile == "restricted":
+    restricted = settings.pods.profile == "restricted"
+    if restricted:
         found["runAsNonRoot"] = True
-        if any("persistentVolumeClaim" in volume for volume in parts.volumes):
-            # A fresh volume belongs to root; nobody in this pod is root.
-            found = {"fsGroup": _GROUP, "fsGroupChangePolicy": "OnRootMismatch", **found}
+    if any("persistentVolumeClaim" in volume for volume in parts.volumes) and (
+        restricted or any(_user(member) for member in unit.members)
+    ):
+        # A fresh volume belongs to root. One group for all, since pods of different users may share it.
+        found = {"fsGroup": _GROUP, "fsGroupChangePolicy": "OnRootMismatch", **found}
     return found
+
+
+def _user(member: Service) -> int:
+    """Return the number of a service's user as the file has it; 0 where it is root or the image's own."""
+    return int((member.container.get("securityContext") or {}).get("runAsUser") or 0)
 
 
 def _scratch(unit: Unit) -> list[Object]:

@@ -10,7 +10,7 @@ from opengpu_operator.api.task import Resources
 from opengpu_operator.api.translation import GpuRequest, Vendor
 from opengpu_operator.desired import resources
 from opengpu_operator.desired.problems import Problems
-from tests.support.jobs import NVIDIA, service, settings
+from tests.support.jobs import AMD, NVIDIA, service, settings
 
 
 def needs(file=None, override=None, *, environment=Environment.NVIDIA, gpu=None, configured=None, volumes=()):
@@ -133,6 +133,16 @@ class TestGpus:
             {"key": "nvidia.com/gpu.product", "operator": "In", "values": ["NVIDIA-H200"]},
             {"key": "nvidia.com/gpu.memory", "operator": "Gt", "values": ["81919"]},
         ]
+
+    @pytest.mark.parametrize(
+        ("memory", "largest"), [("1", 0), ("1Gi", 0), ("16Gi", 15), ("16300Mi", 15), ("9Ti", 1023)]
+    )
+    def test_amds_labeller_writes_sizes_as_words(self, memory, largest):
+        found = needs(override={"gpu": {"memory": memory}}, gpu=AMD)
+        there, not_in = resources.node_terms(found.gpu)
+        assert there == {"key": "amd.com/gpu.vram", "operator": "Exists"}
+        assert not_in["operator"] == "NotIn"
+        assert not_in["values"] == [f"{size}G" for size in range(largest + 1)]
 
 
 def test_demand_counts_gpus_before_memory_before_processors():
