@@ -136,6 +136,8 @@ class Service(_Model):
     max_retries: int | None = None
     """The N of ``on-failure:N``."""
     replicas: int = 1
+    update_parallelism: int = 1
+    """How many pods an update may replace at once; 0 is all of them."""
     joins: str | None = None
     """``network_mode: service:x`` → x: this service's container lives in x's pod."""
     networks: list[str] | None = None

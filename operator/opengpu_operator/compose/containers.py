@@ -7,7 +7,7 @@ import re
 from typing import Any, Final
 
 from opengpu_operator.api.findings import Severity
-from opengpu_operator.api.translation import Restart, TranslateOptions
+from opengpu_operator.api.translation import GpuRequest, Restart, TranslateOptions, Vendor
 from opengpu_operator.compose import values
 from opengpu_operator.compose.findings import FindingReason, Path, Report, clip
 from opengpu_operator.compose.policy import ALLOWED_CAPABILITIES, capability
@@ -31,6 +31,8 @@ _SAFE_SYSCTLS: Final = frozenset(
 _LOOSENING: Final = re.compile(r"unconfined|disable|label|\bfalse\b|systempaths|\.json", re.IGNORECASE)
 _MAX_ID: Final = 2**31 - 1
 _ID_DIGITS: Final = 10
+#: They own the devices of AMD's GPUs; the cluster's settings say their numbers.
+_GPU_GROUPS: Final = frozenset({"render", "video"})
 _MAX_REPLICAS: Final = 100
 _DEFAULT_RETRIES: Final = 3
 _MAX_RETRIES: Final = 10_000
@@ -206,11 +208,14 @@ def _identity(value: str) -> int | None:
     return None
 
 
-def groups(service: Definition, report: Report) -> list[int]:
-    """Return supplemental groups, as far as they are numbers."""
+def groups(service: Definition, asked: GpuRequest | None, report: Report) -> list[int]:
+    """Return supplemental groups, as far as they are numbers; who gets AMD's GPUs gets their groups anyway."""
     result: list[int] = []
+    is_amd = asked is not None and asked.vendor is Vendor.AMD
     for index, written in enumerate(values.strings(service.get("group_add"))):
         number = _identity(written.strip())
+        if number is None and is_amd and written.strip() in _GPU_GROUPS:
+            continue
         if number is None:
             report.add(
                 FindingReason.GROUP_NAME_IGNORED,
@@ -365,6 +370,20 @@ def replicas(service: Definition, report: Report) -> int:
             service.at(*place),
             f"A service has from 0 to {_MAX_REPLICAS} replicas, not {count}.",
         )
+    return 1
+
+
+def update_parallelism(service: Definition, report: Report) -> int:
+    """Return how many pods of a service are replaced at once; 0 is all of them."""
+    written = service.get("deploy", "update_config", "parallelism")
+    count = 1 if written is None else values.integer(written)
+    if 0 <= count <= _MAX_REPLICAS:
+        return count
+    report.add(
+        FindingReason.BAD_VALUE,
+        service.at("deploy", "update_config", "parallelism"),
+        f"From 0 to {_MAX_REPLICAS} replicas are updated at once, not {count}.",
+    )
     return 1
 
 

@@ -307,7 +307,9 @@ RULES: Final[Mapping[FindingReason, Rule]] = {
         _W, "Users can be given by number only; the image's own user is used.", "Write the user's number."
     ),
     _R.GROUP_NAME_IGNORED: Rule(
-        _W, "Groups can be given by number only.", "Write the group's number; GPUs need no group."
+        _W,
+        "Groups can be given by number only.",
+        "Write the group's number; those of AMD's GPUs are given anyway.",
     ),
     _R.COMMAND_CUT: Rule(
         _W,

@@ -297,7 +297,7 @@ DEPLOY: Final[Mapping[str, Key]] = {
     "replicas": Key(_M, "Replicas.", (_F.BAD_VALUE,), parse=values.integer),
     "labels": _LABELS,
     "rollback_config": _ignored("Jobs are replaced as a whole."),
-    "update_config": _ignored("Jobs are replaced as a whole."),
+    "update_config": Key(_M, "How many are replaced at once.", of="update_config"),
     "resources": Key(_M, "Requests and limits.", (_F.RESOURCES_CLAMPED,), of="resources"),
     "restart_policy": Key(_M, "As restart.", of="restart_policy"),
     "placement": Key(_M, "Architecture only.", of="placement"),
@@ -352,6 +352,19 @@ TABLES: Final[Mapping[str, Mapping[str, Key]]] = {
             parse=values.integer,
         ),
         "window": _ignored("The cluster judges by itself."),
+    },
+    "update_config": {
+        "parallelism": Key(
+            _M,
+            "The Deployment's maxUnavailable; nothing is started beside the old ones.",
+            (_F.BAD_VALUE,),
+            parse=values.integer,
+        ),
+        "delay": _ignored("The next one follows when one is ready."),
+        "failure_action": _ignored("An update that fails stops."),
+        "max_failure_ratio": _ignored("An update that fails stops."),
+        "monitor": _ignored("A replica counts when it is ready."),
+        "order": _ignored("The old one stops first: there may be no GPU for both."),
     },
     "placement": {
         "constraints": Key(_C, "node.platform.arch is kept.", (_F.PLACEMENT_IGNORED,)),

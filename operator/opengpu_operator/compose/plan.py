@@ -68,6 +68,7 @@ class ServicePlan:
     restart: Restart
     max_retries: int | None
     replicas: int
+    update_parallelism: int
     joins: str | None
     attachment: networks.Attachment | None
 
@@ -268,6 +269,7 @@ class _Planner:
         mode = service.get("network_mode")
         if mode and mode != "none" and service.joins is None and policy.foreign_namespace(mode) is None:
             report.add(FindingReason.KEY_IGNORED, service.at("network_mode"))
+        asked = gpu.request(service, options.environment, report)
         return ServicePlan(
             definition=service,
             dns_name=self._labels[service.name],
@@ -277,15 +279,16 @@ class _Planner:
             args=[self._rewrite(hosts, word, service.at("command")) for word in args],
             probe=probe,
             ports=self._ports(service),
-            gpu=gpu.request(service, options.environment, report),
+            gpu=asked,
             storage=stored,
             resources=containers.resources(service, report),
             security=security,
-            pod=self._pod(service),
+            pod=self._pod(service, asked),
             depends_on=self._depends_on(service),
             restart=restart,
             max_retries=retries,
             replicas=containers.replicas(service, report),
+            update_parallelism=containers.update_parallelism(service, report),
             joins=None if self._roots[service.name] == service.name else self._roots[service.name],
             attachment=attachment,
         )
@@ -358,10 +361,10 @@ class _Planner:
             )
         return [port for port in ports if port.protocol in ("tcp", "udp")]
 
-    def _pod(self, service: Definition) -> dict[str, Any]:
+    def _pod(self, service: Definition, asked: GpuRequest | None) -> dict[str, Any]:
         pod: dict[str, Any] = {}
         security: dict[str, Any] = {}
-        if groups := containers.groups(service, self._report):
+        if groups := containers.groups(service, asked, self._report):
             security["supplementalGroups"] = groups
         if settings := containers.sysctls(service, self._report):
             security["sysctls"] = settings
@@ -417,7 +420,7 @@ class _Planner:
                     dependency.path,
                     f"{clip(other.name)} has no healthcheck; it counts as healthy once it started.",
                 )
-            if self._roots[other.name] != self._roots[service.name]:
+            if until is not Until.STARTED or self._roots[other.name] != self._roots[service.name]:
                 result[other.name] = Dependency(service=other.name, until=until, required=dependency.required)
         for key, targets in (("links", service.links), ("volumes_from", service.takes_volumes_from)):
             for name in targets:
@@ -472,7 +475,9 @@ class _Planner:
             waits = {
                 self._roots[entry.service] for entry in service.depends_on if entry.until is not Until.STARTED
             }
-            edges.setdefault(self._roots[service.definition.name], set()).update(waits)
+            # Inside of one pod nothing waits, which is said with the job.
+            root = self._roots[service.definition.name]
+            edges.setdefault(root, set()).update(waits - {root})
         while settled := [name for name, waits in edges.items() if not waits & edges.keys()]:
             for name in settled:
                 del edges[name]

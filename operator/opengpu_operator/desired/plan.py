@@ -6,13 +6,13 @@ that are scheduled, gated and counted.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from opengpu_operator.api.findings import Finding
 from opengpu_operator.api.labels import WORKER_PORT
-from opengpu_operator.api.translation import Restart, Service, Translation, Until
+from opengpu_operator.api.translation import Dependency, Restart, Service, Translation, Until
 from opengpu_operator.desired.context import JobContext
 from opengpu_operator.desired.findings import JobFinding, remark
 from opengpu_operator.desired.problems import Problems
@@ -65,19 +65,17 @@ def make(translation: Translation, context: JobContext, problems: Problems) -> P
     """Return the plan, or raise with everything that is wrong if there can't be one."""
     services = {service.name: service for service in translation.services}
     roots = _roots(services, problems)
-    main = _main(translation, context, problems)
+    between = _between_pods(services, roots)
+    main = _main(
+        translation, context, needed={dependency.service for dependency in between}, problems=problems
+    )
     if main is None or len(roots) != len(services):
         problems.stop()
     assert main is not None  # noqa: S101 - _main gave a problem otherwise, and stop() raised
     findings: list[Finding] = []
     waits = {name: _waits(services[name], services, roots, findings) for name in services}
     _refuse_missing(services.values(), services, problems)
-    completed = {
-        dependency.service
-        for service in services.values()
-        for dependency in service.depends_on
-        if dependency.until is Until.COMPLETED
-    }
+    completed = {dependency.service for dependency in between if dependency.until is Until.COMPLETED}
     units = []
     for name, root in services.items():
         if roots[name] != name:
@@ -141,7 +139,19 @@ def _roots(services: Mapping[str, Service], problems: Problems) -> dict[str, str
     return roots
 
 
-def _main(translation: Translation, context: JobContext, problems: Problems) -> Service | None:
+def _between_pods(services: Mapping[str, Service], roots: Mapping[str, str]) -> list[Dependency]:
+    """Return the dependencies but for those inside of one pod, whose containers start together."""
+    return [
+        dependency
+        for service in services.values()
+        for dependency in service.depends_on
+        if roots.get(dependency.service) != roots.get(service.name)
+    ]
+
+
+def _main(
+    translation: Translation, context: JobContext, *, needed: Collection[str], problems: Problems
+) -> Service | None:
     services = {service.name: service for service in translation.services}
     if context.spec.is_call and translation.worker is None:
         problems.spec(
@@ -157,7 +167,6 @@ def _main(translation: Translation, context: JobContext, problems: Problems) -> 
     worker = services.get(translation.worker or "")
     if context.call and worker is not None:
         return worker
-    needed = {dependency.service for service in services.values() for dependency in service.depends_on}
     alone = [service for service in services.values() if service.name not in needed and service.joins is None]
     if worker in alone:
         return worker

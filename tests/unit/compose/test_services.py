@@ -286,6 +286,38 @@ def test_the_pod() -> None:
     assert (app.container["workingDir"], app.container["stdin"], app.container["tty"]) == ("/srv", True, True)
 
 
+@pytest.mark.parametrize(
+    ("devices", "reported"),
+    [("devices: [/dev/kfd, /dev/dri]", {"staff"}), ("gpus: all", {"staff", "video", "render"})],
+)
+def test_groups_of_gpus_are_the_clusters_business(devices: str, reported: set[str]) -> None:
+    translation = translate(one(f"group_add: [video, render, staff, 44]\n{devices}"))
+    assert translation.service("app").pod["securityContext"] == {"supplementalGroups": [44]}
+    said = [item.message for item in translation.findings if item.reason == "GroupNameIgnored"]
+    assert {message.split()[0] for message in said} == reported
+
+
+@pytest.mark.parametrize(("written", "count"), [("3", 3), ("0", 0)])
+def test_how_many_are_updated_at_once(written: str, count: int) -> None:
+    app = service(f"deploy: {{update_config: {{parallelism: {written}, order: start-first}}}}")
+    assert app.update_parallelism == count
+    assert service("").update_parallelism == 1
+    assert errors(one("deploy: {update_config: {parallelism: -1}}")) == {"BadValue"}
+
+
+def test_what_waits_inside_of_a_pod_is_kept_to_be_reported() -> None:
+    file = """
+    services:
+      vpn: {image: x}
+      app: {image: x, network_mode: "service:vpn", depends_on: {vpn: {condition: service_healthy}}}
+    """
+    translation = translate(file)
+    assert not translation.refused
+    assert [(item.service, item.until) for item in translation.service("app").depends_on] == [
+        ("vpn", "service_healthy")
+    ]
+
+
 @pytest.mark.parametrize(("written", "seconds"), [("0s", 1), ("300ms", 1), ("1500ms", 2), ("1m", 60)])
 def test_the_time_to_stop_is_never_less_than_asked_for_nor_zero(written: str, seconds: int) -> None:
     assert service(f"stop_grace_period: {written}").pod == {"terminationGracePeriodSeconds": seconds}

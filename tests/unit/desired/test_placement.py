@@ -6,7 +6,7 @@ import pytest
 
 from opengpu_operator.api.translation import Restart, Until
 from opengpu_operator.desired.job import build
-from tests.support.jobs import NVIDIA, context, mount, pod, service, settings, translation, waits, worker
+from tests.support.jobs import NVIDIA, context, mount, one, pod, service, settings, translation, waits, worker
 
 CALL = {"functionName": "chat"}
 SHARED = [mount("shared")]
@@ -219,3 +219,13 @@ def test_a_rollout_never_needs_room_for_one_more(kind):
     ]
     careful = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
     assert strategy == ({"type": "Recreate"} if kind == "volume" else careful)
+
+
+@pytest.mark.parametrize(("parallelism", "at_once"), [(3, 3), (0, "100%")])
+def test_as_many_are_updated_at_once_as_the_file_says(parallelism, at_once):
+    web = service("web", replicas=4, update_parallelism=parallelism, restart=Restart.ALWAYS)
+    objects = build(translation(web), context(), settings())
+    assert one(objects, "Deployment")["spec"]["strategy"]["rollingUpdate"] == {
+        "maxSurge": 0,
+        "maxUnavailable": at_once,
+    }

@@ -86,6 +86,14 @@ class TestJoined:
         assert unit(found, "web").waits == ()
         assert [finding.reason for finding in found.findings] == ["DependencyInSamePod"]
 
+    def test_what_waits_inside_a_pod_decides_nothing_else(self):
+        joined = service("app", joins="vpn", depends_on=[waits("vpn", Until.COMPLETED)])
+        found = make(service("other"), service("vpn", restart=Restart.ALWAYS), joined, service("last"))
+        assert found.main.name == "other"
+        assert unit(found, "vpn").kind == "Deployment"
+        alone = make(service("vpn"), service("needed"), joined, service("x", depends_on=[waits("needed")]))
+        assert alone.main.name == "vpn"
+
     @pytest.mark.parametrize(
         ("services", "message"),
         [
