@@ -24,6 +24,11 @@ class _Section(BaseModel):
     )
 
 
+NodeLabel = Annotated[
+    str, Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
+]
+
+
 class GpuClass(_Section):
     """How one vendor's GPUs are asked for in this cluster."""
 
@@ -97,6 +102,8 @@ class PodSettings(_Section):
     nameservers: list[str] = Field(default_factory=list)
     """The resolvers of job pods. Empty: those of the operator's own /etc/resolv.conf."""
     cluster_domain: str = "cluster.local"
+    placement_labels: list[NodeLabel] = Field(default_factory=list)
+    """Labels of nodes that a file may select by ``node.labels.<key> == value`` under ``deploy.placement``."""
     shm_size: str = "1Gi"
     """Size of ``/dev/shm`` where a file says ``ipc: host``."""
 

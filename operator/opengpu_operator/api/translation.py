@@ -195,5 +195,7 @@ class TranslateOptions(_Model):
     """Compose profiles that are active, besides services without any (and with ``""``)."""
     shm_size: str = "1Gi"
     """Size of ``/dev/shm`` for ``ipc: host``, which has no size of its own."""
+    placement_labels: list[str] = Field(default_factory=list)
+    """Labels of nodes that a file may select."""
     restricted: bool = False
     """Translate for Kubernetes' ``restricted`` Pod Security Standard instead of ``baseline``."""

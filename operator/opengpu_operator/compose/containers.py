@@ -38,6 +38,7 @@ _DEFAULT_RETRIES: Final = 3
 _MAX_RETRIES: Final = 10_000
 _DEFAULT_SECONDS: Final = 30
 _DEFAULT_START_INTERVAL: Final = 5
+_LABEL_VALUE: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _ARCHITECTURES: Final = {
     "x86_64": "amd64",
     "aarch64": "arm64",
@@ -387,10 +388,14 @@ def update_parallelism(service: Definition, report: Report) -> int:
     return 1
 
 
-def node_selector(service: Definition, report: Report) -> dict[str, str]:
-    """Return the architecture that a service asks for; other wishes about nodes are reported."""
+def node_selector(service: Definition, options: TranslateOptions, report: Report) -> dict[str, str]:
+    """Return what a service asks of its node: the architecture, and labels that the cluster's owner allows.
+
+    Other wishes about nodes are reported.
+    """
     result: dict[str, str] = {}
     wishes: list[tuple[str, tuple[str | int, ...]]] = []
+    allowed = {f"node.labels.{label}": label for label in options.placement_labels}
     platform = service.get("platform")
     if platform:
         system, _, machine = platform.partition("/")
@@ -403,6 +408,8 @@ def node_selector(service: Definition, report: Report) -> dict[str, str]:
         name, _, value = (part.strip() for part in values.text(written).partition("=="))
         if name == "node.platform.arch" and value in _ARCHITECTURES:
             result["kubernetes.io/arch"] = _ARCHITECTURES[value]
+        elif name in allowed and _LABEL_VALUE.fullmatch(value):
+            result[allowed[name]] = value
         elif (name, value) != ("node.platform.os", "linux"):
             wishes.append((values.text(written), ("deploy", "placement", "constraints", index)))
     mode = service.get("deploy", "mode")

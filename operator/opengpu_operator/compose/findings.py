@@ -349,7 +349,9 @@ RULES: Final[Mapping[FindingReason, Rule]] = {
         "Publish it once.",
     ),
     _R.PLACEMENT_IGNORED: Rule(
-        _W, "A file doesn't choose the nodes of somebody else's cluster.", "Remove the constraint."
+        _W,
+        "A file doesn't choose the nodes of somebody else's cluster, but by labels that its owner allows.",
+        "Remove the constraint.",
     ),
     _R.RUNTIME_IGNORED: Rule(_W, "Container runtimes are chosen by the cluster's owner.", "Remove runtime."),
     _R.ENVIRONMENTS_DIFFER: Rule(

@@ -300,7 +300,7 @@ DEPLOY: Final[Mapping[str, Key]] = {
     "update_config": Key(_M, "How many are replaced at once.", of="update_config"),
     "resources": Key(_M, "Requests and limits.", (_F.RESOURCES_CLAMPED,), of="resources"),
     "restart_policy": Key(_M, "As restart.", of="restart_policy"),
-    "placement": Key(_M, "Architecture only.", of="placement"),
+    "placement": Key(_M, "Architecture, and labels by setting.", of="placement"),
 }
 
 TABLES: Final[Mapping[str, Mapping[str, Key]]] = {
@@ -367,7 +367,9 @@ TABLES: Final[Mapping[str, Mapping[str, Key]]] = {
         "order": _ignored("The old one stops first: there may be no GPU for both."),
     },
     "placement": {
-        "constraints": Key(_C, "node.platform.arch is kept.", (_F.PLACEMENT_IGNORED,)),
+        "constraints": Key(
+            _C, "node.platform.arch, and labels that the cluster's owner allows.", (_F.PLACEMENT_IGNORED,)
+        ),
         "preferences": _ignored("The scheduler spreads by itself."),
         "max_replicas_per_node": _ignored("The scheduler spreads by itself."),
     },

@@ -376,7 +376,7 @@ class _Planner:
             pod["terminationGracePeriodSeconds"] = max(1, math.ceil(values.duration(grace)))
         if aliases := self._host_aliases(service):
             pod["hostAliases"] = aliases
-        if selector := containers.node_selector(service, self._report):
+        if selector := containers.node_selector(service, self._options, self._report):
             pod["nodeSelector"] = selector
         return pod
 

@@ -37,6 +37,7 @@ _FRAGMENTS = frozenset(
         "volumes",
     }
 )
+_ARCHITECTURE = "kubernetes.io/arch"
 _GROUP = 65532
 _LONGEST_HOST_NAME = 64
 
@@ -103,7 +104,7 @@ def template(
         "imagePullSecrets": [{"name": name} for name in context.image_pull_secrets],
         "priorityClassName": settings.pods.priority_class_name,
         "runtimeClassName": _runtime_class(parts.placement, settings),
-        "nodeSelector": _node_selector(unit, parts.placement),
+        "nodeSelector": _node_selector(unit, parts.placement, settings),
         "tolerations": placement.tolerations(parts.placement),
         "affinity": placement.affinity(parts.placement, selectors=parts.selectors),
         "schedulingGates": [{"name": name} for name in gates(unit, parts.placement)],
@@ -232,9 +233,12 @@ def _runtime_class(where: Placement, settings: Settings) -> str | None:
     return classes[0] if classes else settings.pods.runtime_class_name
 
 
-def _node_selector(unit: Unit, where: Placement) -> dict[str, str]:
+def _node_selector(unit: Unit, where: Placement, settings: Settings) -> dict[str, str]:
+    allowed = {_ARCHITECTURE, *settings.pods.placement_labels}
     found: dict[str, str] = {}
     for member in unit.members:
-        found |= member.pod.get("nodeSelector") or {}
+        wanted = member.pod.get("nodeSelector") or {}
+        # The settings may allow less than when the file was translated.
+        found |= {key: value for key, value in wanted.items() if key in allowed}
     # What the cluster's owner says of GPU nodes is not for a file to change.
     return found | placement.node_selector(where)

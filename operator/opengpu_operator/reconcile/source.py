@@ -297,6 +297,7 @@ class SourceReconciler:
             environment=name.value,
             variables=network_variables(source.status.address or source.spec.address or ""),
             shm_size=self._settings.pods.shm_size,
+            placement_labels=self._settings.pods.placement_labels,
             restricted=self._settings.pods.profile == "restricted",
         )
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -295,6 +296,23 @@ def test_groups_of_gpus_are_the_clusters_business(devices: str, reported: set[st
     assert translation.service("app").pod["securityContext"] == {"supplementalGroups": [44]}
     said = [item.message for item in translation.findings if item.reason == "GroupNameIgnored"]
     assert {message.split()[0] for message in said} == reported
+
+
+def test_labels_of_nodes_that_the_clusters_owner_allows() -> None:
+    constraints = [
+        "node.labels.example.com/tier == fast",
+        "node.labels.zone==a",
+        "node.labels.disk == ssd",
+        "node.labels.zone != b",
+        "zone == c",
+        "node.labels.zone == a b",
+        "node.role == manager",
+    ]
+    file = one(f"deploy: {{placement: {{constraints: {json.dumps(constraints)}}}}}")
+    translation = translate(file, placement_labels=["example.com/tier", "zone"])
+    assert translation.service("app").pod["nodeSelector"] == {"example.com/tier": "fast", "zone": "a"}
+    ignored = [item.path for item in translation.findings if item.reason == "PlacementIgnored"]
+    assert ignored == [f"services.app.deploy.placement.constraints[{index}]" for index in range(2, 7)]
 
 
 @pytest.mark.parametrize(("written", "count"), [("3", 3), ("0", 0)])
