@@ -71,6 +71,7 @@ class FindingReason(StrEnum):
     MOUNT_SHADOWED = "MountShadowed"
     VOLUME_OPTIONS_IGNORED = "VolumeOptionsIgnored"
     MODEL_CACHE = "ModelCache"
+    VOLUME_STARTS_EMPTY = "VolumeStartsEmpty"
     SHM_SIZED = "ShmSized"
     NAME_CHANGED = "NameChanged"
     NAME_NOT_REWRITTEN = "NameNotRewritten"
@@ -243,6 +244,11 @@ RULES: Final[Mapping[FindingReason, Rule]] = {
         _W,
         "The volume's options have no meaning in a cluster.",
         "Set size and class in the source's spec.volumes.",
+    ),
+    _R.VOLUME_STARTS_EMPTY: Rule(
+        _I,
+        "The volume starts empty: nothing is copied from the image, as Docker does.",
+        "Have the program make what it needs there, or mount the volume where the image has nothing.",
     ),
     _R.MODEL_CACHE: Rule(
         _I,

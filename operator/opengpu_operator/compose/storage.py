@@ -83,6 +83,12 @@ def plan(project: Project, options: TranslateOptions, report: Report) -> Storage
     for entry in placed:
         cache = hostpaths.is_model_cache(entry.mount.target)
         known = volumes.get(keys[entry.identity])
+        if known is None and entry.origin != "bind":
+            report.add(
+                FindingReason.VOLUME_STARTS_EMPTY,
+                entry.path,
+                f"What the image has at {clip(entry.mount.target)} isn't copied into the volume.",
+            )
         if cache and (known is None or not known.model_cache):
             report.add(
                 FindingReason.MODEL_CACHE, entry.path, f"{clip(entry.mount.target)} holds downloaded models."

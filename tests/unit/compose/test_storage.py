@@ -28,7 +28,11 @@ def test_volumes() -> None:
     }
     mounts = [(mount.volume, mount.path, mount.read_only) for mount in translation.service("b").mounts]
     assert mounts == [("my-vol", "/w", True), ("host-d", "/e", False), ("anon-b-anon", "/anon", False)]
-    assert reasons(translation) == {"BindReplaced", "ModelCache", "KeyIgnored", "VolumeOptionsIgnored"}
+    assert reasons(translation) == {
+        *("BindReplaced", "ModelCache", "KeyIgnored", "VolumeOptionsIgnored", "VolumeStartsEmpty")
+    }
+    empty = [item.path for item in translation.findings if item.reason == "VolumeStartsEmpty"]
+    assert empty == [*(f"services.a.volumes[{index}]" for index in (0, 2, 3)), "services.b.volumes[2]"]
 
 
 def test_names_that_would_meet() -> None:
