@@ -24,6 +24,11 @@ class _Section(BaseModel):
     )
 
 
+NodeLabel = Annotated[
+    str, Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
+]
+
+
 class GpuClass(_Section):
     """How one vendor's GPUs are asked for in this cluster."""
 
@@ -32,7 +37,12 @@ class GpuClass(_Section):
     product_label: str = "nvidia.com/gpu.product"
     """The node label that holds the product's name."""
     memory_label: str = "nvidia.com/gpu.memory"
-    """The node label that holds the memory of one GPU in MiB."""
+    """The node label that holds the memory of one GPU."""
+    memory_form: Literal["MiB", "G"] = "MiB"
+    """How it says it: in MiB (``16384``), or in GiB with a ``G`` (``16G``), as AMD's node labeller does."""
+    supplemental_groups: list[int] = Field(default_factory=list)
+    """Groups given to pods with this vendor's GPUs, so that they needn't be root to open the devices. AMD's belong to
+    ``video``, which is 44 nearly everywhere, and ``render``, whose number differs: see ``getent group render``."""
     tolerations: list[dict[str, Any]] = Field(default_factory=list)
     """Added to pods with this vendor's GPUs, and to no other."""
     node_selector: dict[str, str] = Field(default_factory=dict)
@@ -46,7 +56,11 @@ class GpuSettings(_Section):
     """What Compose's ``count: all`` means. All of a node's GPUs would starve everyone else."""
     nvidia: GpuClass = GpuClass(resource_name="nvidia.com/gpu")
     amd: GpuClass = GpuClass(
-        resource_name="amd.com/gpu", product_label="amd.com/gpu.product-name", memory_label="amd.com/gpu.vram"
+        resource_name="amd.com/gpu",
+        product_label="amd.com/gpu.product-name",
+        memory_label="amd.com/gpu.vram",
+        memory_form="G",
+        supplemental_groups=[44, 109],
     )
 
 
@@ -76,8 +90,11 @@ class PodSettings(_Section):
     cpu_limit: str | None = None
     """None: no CPU limit (throttling helps nobody where requests are honest)."""
     memory_limit: str = "4Gi"
+    """Of services without GPUs. What a file has in memory volumes (``shm_size``, ``tmpfs``) comes on top."""
+    gpu_memory_limit: str | None = None
+    """Of services with GPUs, likewise. None: no limit, since models need what they need, and few files say it."""
     ephemeral_storage_limit: str = "8Gi"
-    """Defaults for services that ask for nothing; what a file or task asks for replaces them."""
+    """Requests and limits are for services that ask for nothing; what a file or task asks for replaces them."""
     runtime_class_name: str | None = None
     priority_class_name: str | None = None
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
@@ -85,6 +102,8 @@ class PodSettings(_Section):
     nameservers: list[str] = Field(default_factory=list)
     """The resolvers of job pods. Empty: those of the operator's own /etc/resolv.conf."""
     cluster_domain: str = "cluster.local"
+    placement_labels: list[NodeLabel] = Field(default_factory=list)
+    """Labels of nodes that a file may select by ``node.labels.<key> == value`` under ``deploy.placement``."""
     shm_size: str = "1Gi"
     """Size of ``/dev/shm`` where a file says ``ipc: host``."""
 

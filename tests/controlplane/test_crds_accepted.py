@@ -25,6 +25,9 @@ SOURCES = {
             "amd": {"composeUrl": "https://[2001:db8::1]/" + "a" * 2026},
         }
     },
+    "profiles": {
+        "imageEnvs": {"cpu": {**FILE, "profiles": ["*", "a.B-c_1"]}, "amd": {**FILE, "profiles": []}}
+    },
     "an @ in a path": {"imageEnvs": {"cpu": {"composeUrl": "https://example.com/@me/compose.yaml"}}},
     "template": {"template": {"name": "hugging-face", "parameters": {"model": "", "a.b-c_d": "x" * 4096}}},
     "address": {"address": "0x" + "aB" * 20},

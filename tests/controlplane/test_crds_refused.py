@@ -129,6 +129,15 @@ SOURCES = [
         PATTERN,
         {"configMapKeyRef": {"name": "files", "key": "../a"}},
     ),
+    file(
+        "a profile with a space", "spec.imageEnvs.nvidia.profiles[0]", PATTERN, {**FILE, "profiles": ["a b"]}
+    ),
+    file(
+        "too many profiles",
+        "spec.imageEnvs.nvidia.profiles",
+        ITEMS,
+        {**FILE, "profiles": list(map(str, range(17)))},
+    ),
     source("a template's name", "spec.template.name", PATTERN, drop=("imageEnvs",), template={"name": "A b"}),
     source(
         "a parameter's name",

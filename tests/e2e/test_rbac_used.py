@@ -36,6 +36,7 @@ SPARE = {
     Right("get", "batch", "jobs"): _THERE_ALREADY,
     Right("get", "networking.k8s.io", "ingresses"): _THERE_ALREADY,
     Right("get", "networking.k8s.io", "networkpolicies"): _THERE_ALREADY,
+    Right("get", "discovery.k8s.io", "endpointslices"): _THERE_ALREADY,
     Right("get", "", "services"): _THERE_ALREADY,
     Right("get", "", "persistentvolumeclaims"): _THERE_ALREADY,
     Right("get", "opengpu.network", "opengpusources"): _MISSED,

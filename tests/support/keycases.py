@@ -75,10 +75,12 @@ VISIBLE: dict[str, dict[str, tuple[str, str]]] = {
     "deploy": {
         "mode": ("replicated-job", '"restart":"no"'),
         "replicas": ("3", '"replicas":3'),
+        "update_config": ("{parallelism: 7}", '"updateParallelism":7'),
         "resources": ("{limits: {cpus: 0.7}}", '"cpu":"700m"'),
         "restart_policy": ("{condition: none}", '"restart":"no"'),
         "placement": ("{constraints: [node.platform.arch == arm64]}", '"kubernetes.io/arch":"arm64"'),
     },
+    "update_config": {"parallelism": ("7", '"updateParallelism":7')},
     "resources": {
         "limits": ("{cpus: 0.7}", '"limits":{"cpu":"700m"}'),
         "reservations": ("{cpus: 0.7}", '"requests":{"cpu":"700m"}'),
@@ -316,6 +318,7 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
             "UndefinedReference": "[other]",
         },
     },
+    "update_config": {"parallelism": {"BadValue": "-1"}},
     "deploy": {
         "mode": {"PlacementIgnored": "global"},
         "replicas": {"BadValue": "101"},

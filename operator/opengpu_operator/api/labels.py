@@ -20,6 +20,10 @@ INSTANCE: Final = "app.kubernetes.io/instance"
 COMPONENT: Final = "app.kubernetes.io/component"
 PART_OF: Final = "app.kubernetes.io/part-of"
 
+# Kubernetes' own, on EndpointSlices: whose names they serve, and who looks after them.
+SERVICE_NAME: Final = "kubernetes.io/service-name"
+SLICE_MANAGED_BY: Final = "endpointslice.kubernetes.io/managed-by"
+
 #: On every child of a task: the task's name (shortened with a hash where it is longer than a label value).
 TASK: Final = f"{GROUP}/task"
 #: On every child of a task: the task's UID, so that a namesake that was deleted can never be mistaken for it.

@@ -12,6 +12,7 @@ from opengpu_operator.api.findings import Finding
 from opengpu_operator.api.meta import (
     BY_NAME,
     BY_TYPE,
+    UNIQUE,
     Address,
     Label,
     LocalKey,
@@ -64,6 +65,10 @@ class Info(Model):
     """logoUrl is the URL of a picture."""
 
 
+#: Name of a profile in a Compose file.
+ProfileName = Annotated[str, Field(max_length=63, pattern=r"^([*]|[a-zA-Z0-9][a-zA-Z0-9_.-]*)$")]
+
+
 class ImageEnv(Model):
     """ImageEnv is the Compose file of one environment: exactly one of composeUrl and configMapKeyRef."""
 
@@ -91,6 +96,8 @@ class ImageEnv(Model):
     """configMapKeyRef names a key of a ConfigMap in the same namespace that holds the Compose file."""
     sha256: Sha256 | None = None
     """sha256 pins the file's content (64 hex digits); anything else at that place is refused."""
+    profiles: Annotated[list[ProfileName] | None, Field(max_length=16, json_schema_extra=UNIQUE)] = None
+    """profiles of the file that are active, besides services without any; * is all of them."""
 
 
 class ImageEnvs(Model):

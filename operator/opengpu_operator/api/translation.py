@@ -136,6 +136,8 @@ class Service(_Model):
     max_retries: int | None = None
     """The N of ``on-failure:N``."""
     replicas: int = 1
+    update_parallelism: int = 1
+    """How many pods an update may replace at once; 0 is all of them."""
     joins: str | None = None
     """``network_mode: service:x`` → x: this service's container lives in x's pod."""
     networks: list[str] | None = None
@@ -193,5 +195,7 @@ class TranslateOptions(_Model):
     """Compose profiles that are active, besides services without any (and with ``""``)."""
     shm_size: str = "1Gi"
     """Size of ``/dev/shm`` for ``ipc: host``, which has no size of its own."""
+    placement_labels: list[str] = Field(default_factory=list)
+    """Labels of nodes that a file may select."""
     restricted: bool = False
     """Translate for Kubernetes' ``restricted`` Pod Security Standard instead of ``baseline``."""

@@ -7,7 +7,7 @@ import re
 from typing import Any, Final
 
 from opengpu_operator.api.findings import Severity
-from opengpu_operator.api.translation import Restart, TranslateOptions
+from opengpu_operator.api.translation import GpuRequest, Restart, TranslateOptions, Vendor
 from opengpu_operator.compose import values
 from opengpu_operator.compose.findings import FindingReason, Path, Report, clip, format_path
 from opengpu_operator.compose.policy import ALLOWED_CAPABILITIES, capability
@@ -33,11 +33,14 @@ _SAFE_SYSCTLS: Final = frozenset(
 _LOOSENING: Final = re.compile(r"unconfined|disable|label|\bfalse\b|systempaths|\.json", re.IGNORECASE)
 _MAX_ID: Final = 2**31 - 1
 _ID_DIGITS: Final = 10
+#: They own the devices of AMD's GPUs; the cluster's settings say their numbers.
+_GPU_GROUPS: Final = frozenset({"render", "video"})
 _MAX_REPLICAS: Final = 100
 _DEFAULT_RETRIES: Final = 3
 _MAX_RETRIES: Final = 10_000
 _DEFAULT_SECONDS: Final = 30
 _DEFAULT_START_INTERVAL: Final = 5
+_LABEL_VALUE: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
 _ARCHITECTURES: Final = {
     "x86_64": "amd64",
     "aarch64": "arm64",
@@ -207,11 +210,14 @@ def _identity(value: str) -> int | None:
     return None
 
 
-def groups(service: Definition, report: Report) -> list[int]:
-    """Return supplemental groups, as far as they are numbers."""
+def groups(service: Definition, asked: GpuRequest | None, report: Report) -> list[int]:
+    """Return supplemental groups, as far as they are numbers; who gets AMD's GPUs gets their groups anyway."""
     result: list[int] = []
+    is_amd = asked is not None and asked.vendor is Vendor.AMD
     for index, written in enumerate(values.strings(service.get("group_add"))):
         number = _identity(written.strip())
+        if number is None and is_amd and written.strip() in _GPU_GROUPS:
+            continue
         if number is None:
             report.add(
                 FindingReason.GROUP_NAME_IGNORED,
@@ -382,10 +388,28 @@ def _contradiction(service: Definition, place: Path, other: Path, report: Report
     )
 
 
-def node_selector(service: Definition, report: Report) -> dict[str, str]:
-    """Return the architecture that a service asks for; other wishes about nodes are reported."""
+def update_parallelism(service: Definition, report: Report) -> int:
+    """Return how many pods of a service are replaced at once; 0 is all of them."""
+    written = service.get("deploy", "update_config", "parallelism")
+    count = 1 if written is None else values.integer(written)
+    if 0 <= count <= _MAX_REPLICAS:
+        return count
+    report.add(
+        FindingReason.BAD_VALUE,
+        service.at("deploy", "update_config", "parallelism"),
+        f"From 0 to {_MAX_REPLICAS} replicas are updated at once, not {count}.",
+    )
+    return 1
+
+
+def node_selector(service: Definition, options: TranslateOptions, report: Report) -> dict[str, str]:
+    """Return what a service asks of its node: the architecture, and labels that the cluster's owner allows.
+
+    Other wishes about nodes are reported.
+    """
     result: dict[str, str] = {}
     wishes: list[tuple[str, tuple[str | int, ...]]] = []
+    allowed = {f"node.labels.{label}": label for label in options.placement_labels}
     platform = service.get("platform")
     if platform:
         system, _, machine = platform.partition("/")
@@ -398,6 +422,8 @@ def node_selector(service: Definition, report: Report) -> dict[str, str]:
         name, _, value = (part.strip() for part in values.text(written).partition("=="))
         if name == "node.platform.arch" and value in _ARCHITECTURES:
             result["kubernetes.io/arch"] = _ARCHITECTURES[value]
+        elif name in allowed and _LABEL_VALUE.fullmatch(value):
+            result[allowed[name]] = value
         elif (name, value) != ("node.platform.os", "linux"):
             wishes.append((values.text(written), ("deploy", "placement", "constraints", index)))
     mode = service.get("deploy", "mode")

@@ -73,6 +73,7 @@ class FindingReason(StrEnum):
     MOUNT_SHADOWED = "MountShadowed"
     VOLUME_OPTIONS_IGNORED = "VolumeOptionsIgnored"
     MODEL_CACHE = "ModelCache"
+    VOLUME_STARTS_EMPTY = "VolumeStartsEmpty"
     SHM_SIZED = "ShmSized"
     NAME_CHANGED = "NameChanged"
     NAME_NOT_REWRITTEN = "NameNotRewritten"
@@ -249,6 +250,11 @@ RULES: Final[Mapping[FindingReason, Rule]] = {
         "The volume's options have no meaning in a cluster.",
         "Set size and class in the source's spec.volumes.",
     ),
+    _R.VOLUME_STARTS_EMPTY: Rule(
+        _I,
+        "The volume starts empty: nothing is copied from the image, as Docker does.",
+        "Have the program make what it needs there, or mount the volume where the image has nothing.",
+    ),
     _R.MODEL_CACHE: Rule(
         _I,
         "The path holds downloaded models, so the volume is kept for the source's next tasks.",
@@ -319,7 +325,9 @@ RULES: Final[Mapping[FindingReason, Rule]] = {
         _W, "Users can be given by number only; the image's own user is used.", "Write the user's number."
     ),
     _R.GROUP_NAME_IGNORED: Rule(
-        _W, "Groups can be given by number only.", "Write the group's number; GPUs need no group."
+        _W,
+        "Groups can be given by number only.",
+        "Write the group's number; those of AMD's GPUs are given anyway.",
     ),
     _R.COMMAND_CUT: Rule(
         _W,
@@ -369,7 +377,9 @@ RULES: Final[Mapping[FindingReason, Rule]] = {
         "Publish it once.",
     ),
     _R.PLACEMENT_IGNORED: Rule(
-        _W, "A file doesn't choose the nodes of somebody else's cluster.", "Remove the constraint."
+        _W,
+        "A file doesn't choose the nodes of somebody else's cluster, but by labels that its owner allows.",
+        "Remove the constraint.",
     ),
     _R.RUNTIME_IGNORED: Rule(_W, "Container runtimes are chosen by the cluster's owner.", "Remove runtime."),
     _R.ENVIRONMENTS_DIFFER: Rule(

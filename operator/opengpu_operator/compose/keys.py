@@ -299,10 +299,10 @@ DEPLOY: Final[Mapping[str, Key]] = {
     "replicas": Key(_M, "Replicas.", (_F.BAD_VALUE,), parse=values.integer),
     "labels": _LABELS,
     "rollback_config": _ignored("Jobs are replaced as a whole."),
-    "update_config": _ignored("Jobs are replaced as a whole."),
+    "update_config": Key(_M, "How many are replaced at once.", of="update_config"),
     "resources": Key(_M, "Requests and limits.", (_F.RESOURCES_CLAMPED,), of="resources"),
     "restart_policy": Key(_M, "As restart.", of="restart_policy"),
-    "placement": Key(_M, "Architecture only.", of="placement"),
+    "placement": Key(_M, "Architecture, and labels by setting.", of="placement"),
 }
 
 TABLES: Final[Mapping[str, Mapping[str, Key]]] = {
@@ -355,8 +355,23 @@ TABLES: Final[Mapping[str, Mapping[str, Key]]] = {
         ),
         "window": _ignored("The cluster judges by itself."),
     },
+    "update_config": {
+        "parallelism": Key(
+            _M,
+            "The Deployment's maxUnavailable; nothing is started beside the old ones.",
+            (_F.BAD_VALUE,),
+            parse=values.integer,
+        ),
+        "delay": _ignored("The next one follows when one is ready."),
+        "failure_action": _ignored("An update that fails stops."),
+        "max_failure_ratio": _ignored("An update that fails stops."),
+        "monitor": _ignored("A replica counts when it is ready."),
+        "order": _ignored("The old one stops first: there may be no GPU for both."),
+    },
     "placement": {
-        "constraints": Key(_C, "node.platform.arch is kept.", (_F.PLACEMENT_IGNORED,)),
+        "constraints": Key(
+            _C, "node.platform.arch, and labels that the cluster's owner allows.", (_F.PLACEMENT_IGNORED,)
+        ),
         "preferences": _ignored("The scheduler spreads by itself."),
         "max_replicas_per_node": _ignored("The scheduler spreads by itself."),
     },

@@ -77,8 +77,8 @@ def unique_labels(names: Iterable[str], *, reserved: Iterable[str] = ()) -> dict
 class HostNames:
     """Rewrites the names of hosts in values.
 
-    ``renamed`` maps a name to the label that replaces it; ``published`` maps ports of the host to (label, port), for
-    the names in ``host_names``, which mean the host itself.
+    ``renamed`` maps a name or an alias to the label that replaces it; ``published`` maps ports of the host to (label,
+    port), for the names in ``host_names``, which mean the host itself.
     """
 
     def __init__(

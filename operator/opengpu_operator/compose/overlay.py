@@ -116,6 +116,7 @@ def _service(plan: ServicePlan, base: dict[str, Any]) -> Service:
         restart=plan.restart,
         max_retries=plan.max_retries,
         replicas=plan.replicas,
+        update_parallelism=plan.update_parallelism,
         joins=plan.joins,
         networks=plan.attachment.networks if plan.attachment is not None else None,
         offline=plan.attachment is not None and plan.attachment.offline,

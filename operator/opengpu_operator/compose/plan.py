@@ -41,6 +41,8 @@ _HOST_NAMES: Final = (
     *("docker.for.mac.host.internal", "docker.for.win.localhost", "172.17.0.1"),
 )
 _GATEWAY: Final = "host-gateway"
+#: Of all services; each pod has an entry in DNS for each.
+_MAX_ALIASES: Final = 512
 _LOOPBACK: Final = ("127.", "::1", "localhost")
 
 
@@ -66,6 +68,7 @@ class ServicePlan:
     restart: Restart
     max_retries: int | None
     replicas: int
+    update_parallelism: int
     joins: str | None
     attachment: networks.Attachment | None
 
@@ -151,7 +154,7 @@ class _Planner:
 
     def _aliases(self, renamed: dict[str, str]) -> dict[str, list[str]]:
         """Return the other names of each service; those that DNS forbids go to ``renamed``, to be rewritten."""
-        result: dict[str, list[str]] = {name: [] for name in self._services}
+        result: dict[str, dict[str, None]] = {name: {} for name in self._services}
         for name, label in self._labels.items():
             if name == label:
                 continue
@@ -164,27 +167,29 @@ class _Planner:
                 f"DNS doesn't allow the name {clip(name)}; the service is reached as {label}.",
                 severity=Severity.INFO if is_case else None,
             )
-        owners = {label: name for name, label in self._labels.items()}
-        owners |= {name.lower(): name for name in self._labels}
         for owner, alias, path in self._alias_wishes():
             lowered = alias.lower()
-            if owner not in self._services or owners.get(lowered) == owner:
+            if owner not in self._services or lowered == self._labels[self._roots[owner]]:
                 continue
-            if lowered in owners or alias in renamed:
-                message = f"{clip(alias)} is the name of another service already."
-                self._report.add(FindingReason.ALIAS_NOT_POSSIBLE, path, message)
-                continue
-            owners[lowered] = owner
             if names.is_label(lowered):
-                result[owner].append(lowered)
+                result[owner][lowered] = None
+                continue
+            target = self._labels[self._roots[owner]]
+            if alias not in renamed:
+                renamed[alias] = target
+                message = f"DNS doesn't allow the alias {clip(alias)}; the service is reached as {target}."
+            elif renamed[alias] != target:
+                message = f"DNS doesn't allow the alias {clip(alias)}, which is {renamed[alias]} already."
             else:
-                renamed[alias] = self._labels[self._roots[owner]]
-                self._report.add(
-                    FindingReason.ALIAS_NOT_POSSIBLE,
-                    path,
-                    f"DNS doesn't allow the alias {clip(alias)}; the service is reached as {renamed[alias]}.",
-                )
-        return result
+                continue
+            self._report.add(FindingReason.ALIAS_NOT_POSSIBLE, path, message)
+        if sum(map(len, result.values())) > _MAX_ALIASES:
+            self._report.add(
+                FindingReason.TOO_MANY,
+                ("services",),
+                f"The services of a file have at most {_MAX_ALIASES} aliases.",
+            )
+        return {name: list(aliases) for name, aliases in result.items()}
 
     def _alias_wishes(self) -> Iterator[tuple[str, str, Path]]:
         for service in self._services.values():
@@ -273,6 +278,7 @@ class _Planner:
         mode = service.get("network_mode")
         if mode and mode != "none" and service.joins is None and policy.foreign_namespace(mode) is None:
             report.add(FindingReason.KEY_IGNORED, service.at("network_mode"))
+        asked = gpu.request(service, options.environment, report)
         return ServicePlan(
             definition=service,
             dns_name=self._labels[service.name],
@@ -282,15 +288,16 @@ class _Planner:
             args=self._rewrite_words(hosts, args, service.at("command")),
             probe=probe,
             ports=self._ports(service),
-            gpu=gpu.request(service, options.environment, report),
+            gpu=asked,
             storage=stored,
             resources=containers.resources(service, report),
             security=security,
-            pod=self._pod(service),
+            pod=self._pod(service, asked),
             depends_on=self._depends_on(service),
             restart=restart,
             max_retries=retries,
             replicas=containers.replicas(service, report),
+            update_parallelism=containers.update_parallelism(service, report),
             joins=None if self._roots[service.name] == service.name else self._roots[service.name],
             attachment=attachment,
         )
@@ -360,10 +367,10 @@ class _Planner:
         )
         return False
 
-    def _pod(self, service: Definition) -> dict[str, Any]:
+    def _pod(self, service: Definition, asked: GpuRequest | None) -> dict[str, Any]:
         pod: dict[str, Any] = {}
         security: dict[str, Any] = {}
-        if groups := containers.groups(service, self._report):
+        if groups := containers.groups(service, asked, self._report):
             security["supplementalGroups"] = groups
         if settings := containers.sysctls(service, self._report):
             security["sysctls"] = settings
@@ -371,11 +378,11 @@ class _Planner:
             pod["securityContext"] = security
         grace = service.get("stop_grace_period")
         if grace is not None:
-            # Rounded up: with 0 a pod is killed at once.
-            pod["terminationGracePeriodSeconds"] = math.ceil(values.duration(grace))
+            # Rounded up: with 0, Kubernetes would forget the pod before it has stopped.
+            pod["terminationGracePeriodSeconds"] = max(1, math.ceil(values.duration(grace)))
         if aliases := self._host_aliases(service):
             pod["hostAliases"] = aliases
-        if selector := containers.node_selector(service, self._report):
+        if selector := containers.node_selector(service, self._options, self._report):
             pod["nodeSelector"] = selector
         return pod
 
@@ -490,7 +497,9 @@ class _Planner:
             waits = {
                 self._roots[entry.service] for entry in service.depends_on if entry.until is not Until.STARTED
             }
-            edges.setdefault(self._roots[service.definition.name], set()).update(waits)
+            # Inside of one pod nothing waits, which is said with the job.
+            root = self._roots[service.definition.name]
+            edges.setdefault(root, set()).update(waits - {root})
         while settled := [name for name, waits in edges.items() if not waits & edges.keys()]:
             for name in settled:
                 del edges[name]

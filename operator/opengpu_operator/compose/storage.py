@@ -83,6 +83,12 @@ def plan(project: Project, options: TranslateOptions, report: Report) -> Storage
     for entry in placed:
         cache = hostpaths.is_model_cache(entry.mount.target)
         known = volumes.get(keys[entry.identity])
+        if known is None and entry.origin != "bind":
+            report.add(
+                FindingReason.VOLUME_STARTS_EMPTY,
+                entry.path,
+                f"What the image has at {clip(entry.mount.target)} isn't copied into the volume.",
+            )
         if cache and (known is None or not known.model_cache):
             report.add(
                 FindingReason.MODEL_CACHE, entry.path, f"{clip(entry.mount.target)} holds downloaded models."
@@ -297,6 +303,8 @@ class _Planner:
         if bits is not None and not 0 <= bits <= 0o777:
             self._report.add(FindingReason.BAD_VALUE, path, f"{clip(mode)} is no file mode.")
             return
+        if bits is not None:
+            bits = _for_everyone(bits, entry)
         if isinstance(self._project.section(kind).get(source), dict):
             self._put(target, _File(f"{kind.removesuffix('s')}:{source}", target, bits, path))
 
@@ -320,6 +328,14 @@ def _size(value: str) -> int | None:
         return values.size(value)
     except ValueError:
         return None
+
+
+def _for_everyone(bits: int, entry: Mapping[str, Any]) -> int:
+    """Return a file's mode: it belongs to root here, so what another owner or group may, everybody may."""
+    for key, shift in (("uid", 6), ("gid", 3)):
+        if values.text(entry.get(key)).strip() not in ("", "0"):
+            bits |= bits >> shift & 0o7
+    return bits
 
 
 def _files(

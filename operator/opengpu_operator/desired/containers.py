@@ -139,7 +139,7 @@ def _security(service: Service, *, restricted: bool, problems: Problems) -> tupl
             remark(
                 JobFinding.CAPABILITY_DROPPED,
                 path=f"services.{service.name}.cap_add",
-                message=f"the restricted profile has no room for {capability}",
+                message=f"The restricted profile has no room for {capability}.",
             )
             for capability in added
             if capability != _RESTRICTED_CAPABILITY
@@ -157,7 +157,7 @@ def stripped_findings(service: Service, variables: Iterable[EnvVar]) -> list[Fin
         remark(
             JobFinding.ENV_STRIPPED,
             path=f"services.{service.name}.environment.{name}",
-            message=f"{name} is left out: it would reach around what the container was given",
+            message=f"{name} is left out: it would reach around what the container was given.",
         )
         for name in env.stripped(variables)
     ]

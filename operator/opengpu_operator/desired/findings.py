@@ -16,10 +16,8 @@ from opengpu_operator.api.findings import Finding, Severity
 class JobFinding(StrEnum):
     """Stable words; renaming one is a breaking change. The same word as in a file means the same."""
 
-    ALIAS_NOT_RESOLVABLE = "AliasNotResolvable"
     CAPABILITY_DROPPED = "CapabilityDropped"
     COMPOSE_REFUSED = "ComposeRefused"
-    DEPENDENCY_IN_SAME_POD = "DependencyInSamePod"
     DEPENDENCY_WITHOUT_REPLICAS = "DependencyWithoutReplicas"
     DOMAIN_NAME_TOO_LONG = "DomainNameTooLong"
     ENV_STRIPPED = "EnvStripped"
@@ -44,19 +42,11 @@ _E, _W, _I = Severity.ERROR, Severity.WARNING, Severity.INFO
 _J = JobFinding
 
 RULES: Final[Mapping[JobFinding, Rule]] = {
-    _J.ALIAS_NOT_RESOLVABLE: Rule(
-        _W, "Siblings reach the service by its own name only.", "Call the service by its own name."
-    ),
     _J.CAPABILITY_DROPPED: Rule(
         _W, "The restricted profile has no room for the capability.", "Use an image that does without it."
     ),
     _J.COMPOSE_REFUSED: Rule(
         _E, "No job can be made of the file.", "Change what the message names, in the file or in the task."
-    ),
-    _J.DEPENDENCY_IN_SAME_POD: Rule(
-        _W,
-        "Two services that share a network are started together.",
-        "Let the one retry until the other answers.",
     ),
     _J.DEPENDENCY_WITHOUT_REPLICAS: Rule(
         _W,

@@ -16,6 +16,7 @@ from opengpu_operator.api.task import EnvVar, Resources, Url
 from opengpu_operator.api.translation import Service, Translation
 from opengpu_operator.desired import (
     agent,
+    aliases,
     containers,
     files,
     labels,
@@ -30,6 +31,7 @@ from opengpu_operator.desired import (
     volumes,
     workload,
 )
+from opengpu_operator.desired.aliases import Aliases
 from opengpu_operator.desired.context import JobContext
 from opengpu_operator.desired.plan import Plan, Unit
 from opengpu_operator.desired.problems import Problems
@@ -57,6 +59,8 @@ class JobObjects:
     """The service whose end is the end of a job without a call."""
     components: Mapping[str, str]
     """By service of the file: the component label (and DNS name) of the pods in which it runs."""
+    aliases: Aliases | None
+    """What serves the pods' other names once they have addresses."""
     gated: dict[str, list[str]]
     """By component: the scheduling gates that its pods are made with, where there are any."""
     gpus: dict[str, int]
@@ -137,11 +141,11 @@ def build(translation: Translation, context: JobContext, settings: Settings) -> 
         urls=routes.urls(chosen, context, settings.routes),
         main=planned.main.name,
         components={member.name: unit.component for unit in planned.units for member in unit.members},
+        aliases=aliases.build(planned.units, context),
         gated=built.gated,
         gpus=_gpu_counts(planned, needs),
         findings=[
             *planned.findings,
-            *plan.alias_findings(planned, translation.files),
             *storage.findings,
             *chosen.findings,
             *built.findings,

@@ -160,7 +160,7 @@ class _Placer:
                         JobFinding.PLACED_BEFORE_GPU,
                         path=f"services.{leader.root.name}.depends_on",
                         message=f"{unit.component} runs before {leader.component} and shares a volume with "
-                        "it, so it chooses the node on which GPUs are needed later",
+                        "it, so it chooses the node on which GPUs are needed later.",
                     )
                 )
 

@@ -6,14 +6,13 @@ that are scheduled, gated and counted.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from opengpu_operator.api.findings import Finding, Severity
+from opengpu_operator.api.findings import Finding
 from opengpu_operator.api.labels import WORKER_PORT
-from opengpu_operator.api.translation import InlineFile, Restart, Service, Translation, Until
+from opengpu_operator.api.translation import Restart, Service, Translation, Until
 from opengpu_operator.desired.context import JobContext
 from opengpu_operator.desired.findings import JobFinding, remark
 from opengpu_operator.desired.problems import Problems
@@ -180,21 +179,15 @@ def _waits(
         if other is None or dependency.until is Until.STARTED:
             continue
         root = services[roots[other.name]]
-        path = f"services.{service.name}.depends_on.{other.name}"
         if root.name == roots[service.name]:
-            findings.append(
-                remark(
-                    JobFinding.DEPENDENCY_IN_SAME_POD,
-                    path=path,
-                    message=f"{service.name} and {other.name} share a network, so they are started together",
-                )
-            )
-        elif root.replicas == 0:
+            # Containers of one pod start together, which the translator has said.
+            continue
+        if root.replicas == 0:
             findings.append(
                 remark(
                     JobFinding.DEPENDENCY_WITHOUT_REPLICAS,
-                    path=path,
-                    message=f"{other.name} has no replicas, so {service.name} doesn't wait for it",
+                    path=f"services.{service.name}.depends_on.{other.name}",
+                    message=f"{other.name} has no replicas, so {service.name} doesn't wait for it.",
                 )
             )
         else:
@@ -250,42 +243,9 @@ def _never_completes(units: list[Unit]) -> list[Finding]:
         remark(
             JobFinding.NEVER_COMPLETES,
             path=f"services.{unit.root.name}.depends_on",
-            message=f"{unit.component} waits until {wait.component} has ended, which is kept running",
+            message=f"{unit.component} waits until {wait.component} has ended, which is kept running.",
         )
         for unit in units
         for wait in unit.waits
         if wait.until == "completed" and kinds[wait.component] == "Deployment"
     ]
-
-
-def alias_findings(plan: Plan, files: Mapping[str, InlineFile]) -> list[Finding]:
-    """Return a finding for each name that only Docker's resolver would have known.
-
-    It is a warning where a sibling is seen to use the name.
-    """
-    members = [(member, unit) for unit in plan.units for member in unit.members]
-    texts = {member.name: _texts(member, files) for member, _ in members}
-    return [
-        remark(
-            JobFinding.ALIAS_NOT_RESOLVABLE,
-            path=f"services.{member.name}",
-            message=f"siblings reach {member.name} as {unit.component}, not as {alias}",
-            severity=None if _is_used(alias, texts, by_others_than=member.name) else Severity.INFO,
-        )
-        for member, unit in members
-        for alias in dict.fromkeys(member.aliases)
-        if alias != unit.component
-    ]
-
-
-def _texts(service: Service, files: Mapping[str, InlineFile]) -> list[str]:
-    """Return what a service's container is told, in which a sibling's name may be."""
-    container = service.container
-    variables = [str(item.get("value", "")) for item in container.get("env") or []]
-    words = [*(container.get("command") or []), *(container.get("args") or [])]
-    return [*variables, *words, *(files[mount.file].content for mount in service.files)]
-
-
-def _is_used(alias: str, texts: Mapping[str, list[str]], *, by_others_than: str) -> bool:
-    word = re.compile(rf"(?<![-.\w]){re.escape(alias)}(?![-\w])")
-    return any(word.search(text) for name, said in texts.items() if name != by_others_than for text in said)

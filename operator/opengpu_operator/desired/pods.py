@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from opengpu_operator.api.findings import Finding
+from opengpu_operator.api.translation import Service
 from opengpu_operator.desired import agent, labels, names, placement
 from opengpu_operator.desired.containers import scratch_name
 from opengpu_operator.desired.context import JobContext
@@ -36,6 +37,7 @@ _FRAGMENTS = frozenset(
         "volumes",
     }
 )
+_ARCHITECTURE = "kubernetes.io/arch"
 _GROUP = 65532
 _LONGEST_HOST_NAME = 64
 
@@ -102,7 +104,7 @@ def template(
         "imagePullSecrets": [{"name": name} for name in context.image_pull_secrets],
         "priorityClassName": settings.pods.priority_class_name,
         "runtimeClassName": _runtime_class(parts.placement, settings),
-        "nodeSelector": _node_selector(unit, parts.placement),
+        "nodeSelector": _node_selector(unit, parts.placement, settings),
         "tolerations": placement.tolerations(parts.placement),
         "affinity": placement.affinity(parts.placement, selectors=parts.selectors),
         "schedulingGates": [{"name": name} for name in gates(unit, parts.placement)],
@@ -147,17 +149,26 @@ def _security(unit: Unit, parts: Parts, settings: Settings) -> Object:
         sysctls |= {item["name"]: item for item in given.get("sysctls") or []}
         # Of containers that share a pod the first has its way: the network's owner.
         found = {**given, **found}
+    groups += [group for gpu in parts.placement.gpus for group in gpu.gpu_class.supplemental_groups]
     if groups:
         found["supplementalGroups"] = list(dict.fromkeys(groups))
     if sysctls:
         found["sysctls"] = list(sysctls.values())
     found["seccompProfile"] = {"type": "RuntimeDefault"}
-    if settings.pods.profile == "restricted":
+    restricted = settings.pods.profile == "restricted"
+    if restricted:
         found["runAsNonRoot"] = True
-        if any("persistentVolumeClaim" in volume for volume in parts.volumes):
-            # A fresh volume belongs to root; nobody in this pod is root.
-            found = {"fsGroup": _GROUP, "fsGroupChangePolicy": "OnRootMismatch", **found}
+    if any("persistentVolumeClaim" in volume for volume in parts.volumes) and (
+        restricted or any(_user(member) for member in unit.members)
+    ):
+        # A fresh volume belongs to root. One group for all, since pods of different users may share it.
+        found = {"fsGroup": _GROUP, "fsGroupChangePolicy": "OnRootMismatch", **found}
     return found
+
+
+def _user(member: Service) -> int:
+    """Return the number of a service's user as the file has it; 0 where it is root or the image's own."""
+    return int((member.container.get("securityContext") or {}).get("runAsUser") or 0)
 
 
 def _scratch(unit: Unit) -> list[Object]:
@@ -182,7 +193,7 @@ def _host_aliases(unit: Unit, settings: Settings) -> tuple[list[Object], list[Fi
                     remark(
                         JobFinding.HOST_ALIAS_DROPPED,
                         path=f"services.{member.name}.extra_hosts",
-                        message=f"{store} is the store's name",
+                        message=f"{store} is the store's name.",
                     )
                 )
     return found, findings
@@ -197,7 +208,7 @@ def _grace(unit: Unit) -> tuple[int, list[Finding]]:
     finding = remark(
         JobFinding.GRACE_PERIOD_CAPPED,
         path=f"services.{unit.root.name}.stop_grace_period",
-        message=f"{asked} seconds to stop are cut to {_LONGEST_GRACE_SECONDS}",
+        message=f"{asked} seconds to stop are cut to {_LONGEST_GRACE_SECONDS}.",
     )
     return _LONGEST_GRACE_SECONDS, [finding]
 
@@ -212,7 +223,7 @@ def _full_name(unit: Unit, context: JobContext, settings: Settings) -> tuple[boo
     finding = remark(
         JobFinding.DOMAIN_NAME_TOO_LONG,
         path=f"services.{unit.root.name}.domainname",
-        message=f"{name} is longer than the {_LONGEST_HOST_NAME} characters of a host name",
+        message=f"{name} is longer than the {_LONGEST_HOST_NAME} characters of a host name.",
     )
     return False, [finding]
 
@@ -222,9 +233,12 @@ def _runtime_class(where: Placement, settings: Settings) -> str | None:
     return classes[0] if classes else settings.pods.runtime_class_name
 
 
-def _node_selector(unit: Unit, where: Placement) -> dict[str, str]:
+def _node_selector(unit: Unit, where: Placement, settings: Settings) -> dict[str, str]:
+    allowed = {_ARCHITECTURE, *settings.pods.placement_labels}
     found: dict[str, str] = {}
     for member in unit.members:
-        found |= member.pod.get("nodeSelector") or {}
+        wanted = member.pod.get("nodeSelector") or {}
+        # The settings may allow less than when the file was translated.
+        found |= {key: value for key, value in wanted.items() if key in allowed}
     # What the cluster's owner says of GPU nodes is not for a file to change.
     return found | placement.node_selector(where)

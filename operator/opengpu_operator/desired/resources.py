@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,6 +16,8 @@ from opengpu_operator.desired.problems import Problems
 from opengpu_operator.settings import GpuClass, GpuSettings, Settings
 
 _MEBI = 2**20
+#: More than any GPU has.
+_LARGEST_GIB = 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,14 +59,28 @@ def needs(
 ) -> Needs:
     """Return what a service needs: what the task says, else the file, else the cluster's defaults.
 
-    A limit of the file reserves nothing, as in Docker: ``mem_limit: 64g`` runs on a small machine too.
+    A limit of the file reserves nothing, as in Docker: ``mem_limit: 64g`` runs on a small machine too. A service
+    that asks for shared memory and no limit has both: what is in memory volumes counts against the limit.
     """
     file = service.container.get("resources") or {}
     pods = settings.pods
+    gpu = _gpu(
+        service,
+        override.gpu if override else None,
+        environment=environment,
+        gpus=settings.gpu,
+        problems=problems,
+    )
+    memory = pods.memory_limit if gpu is None else pods.gpu_memory_limit
     requests, limits = {}, {}
     for name, asked, request, limit in (
         ("cpu", override and override.cpu, pods.cpu_request, pods.cpu_limit),
-        ("memory", override and override.memory, pods.memory_request, pods.memory_limit),
+        (
+            "memory",
+            override and override.memory,
+            pods.memory_request,
+            None if memory is None else quantities.total(memory, *_memory_volumes(service)),
+        ),
         (
             "ephemeral-storage",
             override and override.ephemeral_storage,
@@ -82,16 +99,19 @@ def needs(
         )
         if most is not None:
             limits[name] = most
-    gpu = _gpu(
-        service,
-        override.gpu if override else None,
-        environment=environment,
-        gpus=settings.gpu,
-        problems=problems,
-    )
     if gpu is not None:
         limits[gpu.gpu_class.resource_name] = str(gpu.count)
     return Needs(resources={"requests": requests, "limits": limits}, gpu=gpu)
+
+
+def _memory_volumes(service: Service) -> list[str]:
+    """Return the sizes of a service's memory volumes, as far as they have one."""
+    sources = [volume.get("emptyDir") or {} for volume in service.pod.get("volumes") or []]
+    return [
+        str(source["sizeLimit"])
+        for source in sources
+        if source.get("medium") == "Memory" and "sizeLimit" in source
+    ]
 
 
 def _positive(quantities_by_name: Mapping[str, Any] | None, name: str) -> str | None:
@@ -136,13 +156,13 @@ def _gpu(
         count = wanted.count
     if count == 0:
         return None
-    memory = -(-quantities.parse(wanted.memory) // _MEBI) if wanted and wanted.memory else None
+    memory = quantities.parse(wanted.memory) / _MEBI if wanted and wanted.memory else None
     return GpuNeed(
         vendor=vendor,
         gpu_class=gpus.nvidia if vendor is Vendor.NVIDIA else gpus.amd,
         count=count,
         product=wanted.product if wanted else None,
-        memory_mib=None if memory is None else int(memory),
+        memory_mib=None if memory is None else max(1, math.ceil(memory)),
     )
 
 
@@ -152,7 +172,17 @@ def node_terms(gpu: GpuNeed) -> list[dict[str, Any]]:
     if gpu.product is not None:
         terms.append({"key": gpu.gpu_class.product_label, "operator": "In", "values": [gpu.product]})
     if gpu.memory_mib is not None:
-        terms.append(
-            {"key": gpu.gpu_class.memory_label, "operator": "Gt", "values": [str(gpu.memory_mib - 1)]}
-        )
+        terms += _memory_terms(gpu.gpu_class, gpu.memory_mib)
     return terms
+
+
+def _memory_terms(gpu_class: GpuClass, mib: int) -> list[dict[str, Any]]:
+    label = gpu_class.memory_label
+    if gpu_class.memory_form == "MiB":
+        return [{"key": label, "operator": "Gt", "values": [str(mib - 1)]}]
+    # Kubernetes compares whole numbers alone, so all that is too small is named.
+    too_small = [f"{size}G" for size in range(min(-(-mib // 1024), _LARGEST_GIB))]
+    return [
+        {"key": label, "operator": "Exists"},
+        {"key": label, "operator": "NotIn", "values": too_small},
+    ]

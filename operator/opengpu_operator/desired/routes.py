@@ -74,7 +74,7 @@ def choose(plan: Plan, context: JobContext, problems: Problems) -> Routes:
                 remark(
                     JobFinding.PORTS_CUT,
                     path="services",
-                    message=f"the file publishes {len(chosen)} ports; the first {LIMIT} get a URL",
+                    message=f"The file publishes {len(chosen)} ports; the first {LIMIT} get a URL.",
                 )
             )
             chosen = chosen[:LIMIT]
@@ -146,7 +146,7 @@ def _requested(
                 remark(
                     JobFinding.PORT_OF_MAIN_SERVICE,
                     path="spec.ports",
-                    message=f"no service declares port {number}; {plan.main.name} is taken to listen on it",
+                    message=f"No service declares port {number}; {plan.main.name} is taken to listen on it.",
                 )
             )
         found |= {candidate.place: candidate for candidate in chosen}

@@ -89,7 +89,7 @@ def storage(
             remark(
                 JobFinding.VOLUME_REPLACED,
                 path=f"services.{service.name}.volumes",
-                message=f"{mount.path} is GPUX's; what the file mounts there is left out",
+                message=f"{mount.path} is GPUX's; what the file mounts there is left out.",
             )
             for mount in service.mounts
             if mount not in kept

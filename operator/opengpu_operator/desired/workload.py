@@ -58,15 +58,16 @@ def build(unit: Unit, template: Object, *, context: JobContext, gpu: bool, claim
             "revisionHistoryLimit": 0,
             "progressDeadlineSeconds": _NO_DEADLINE,
             "selector": {"matchLabels": labels.selector(context, unit.component)},
-            "strategy": _strategy(gpu=gpu, claims=claims),
+            "strategy": _strategy(unit, gpu=gpu, claims=claims),
             "template": template,
         },
     }
 
 
-def _strategy(*, gpu: bool, claims: bool) -> Object:
+def _strategy(unit: Unit, *, gpu: bool, claims: bool) -> Object:
     if claims and not gpu:
         # Two databases on one volume would ruin it.
         return {"type": "Recreate"}
     # No new pod beside the old ones: there may be no GPU for it, and it would answer to the same name.
-    return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
+    at_once = unit.root.update_parallelism or "100%"
+    return {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": at_once}}

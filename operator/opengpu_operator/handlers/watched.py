@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from opengpu_operator.api.labels import MANAGED_BY, MANAGER
+from opengpu_operator.api.labels import MANAGED_BY, MANAGER, SLICE_MANAGED_BY
 from opengpu_operator.kube.kinds import (
     CONFIG_MAP,
     CONTROLLER_REVISION,
     DEPLOYMENT,
+    ENDPOINT_SLICE,
     INGRESS,
     JOB,
     NAMESPACE,
@@ -32,6 +33,7 @@ CHILDREN: Final = (
     INGRESS,
     PVC,
     NETWORK_POLICY,
+    ENDPOINT_SLICE,
     CONTROLLER_REVISION,
 )
 #: Secrets are missing: the operator may not read any. ConfigMaps of users hold Compose files and data.
@@ -43,6 +45,9 @@ _ROOT_CA: Final = "kube-root-ca.crt"
 
 def label_selector(kind: Kind) -> str | None:
     """Return which labels the watched objects of a kind have."""
+    if kind == ENDPOINT_SLICE:
+        # Kubernetes gives its own slices the labels of their Service, so ours are told by who looks after them.
+        return f"{SLICE_MANAGED_BY}={MANAGER}"
     return f"{MANAGED_BY}={MANAGER}" if kind in CHILDREN else None
 
 

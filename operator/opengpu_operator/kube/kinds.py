@@ -75,6 +75,7 @@ NETWORK_POLICY: Final = Kind("networking.k8s.io", "v1", "networkpolicies", "Netw
 CONFIG_MAP: Final = Kind("", "v1", "configmaps", "ConfigMap")
 SECRET: Final = Kind("", "v1", "secrets", "Secret")
 CONTROLLER_REVISION: Final = Kind("apps", "v1", "controllerrevisions", "ControllerRevision")
+ENDPOINT_SLICE: Final = Kind("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice")
 NODE: Final = Kind("", "v1", "nodes", "Node", namespaced=False)
 NAMESPACE: Final = Kind("", "v1", "namespaces", "Namespace", namespaced=False)
 EVENT: Final = Kind("", "v1", "events", "Event")
@@ -93,6 +94,7 @@ KINDS: Final = (
     CONFIG_MAP,
     SECRET,
     CONTROLLER_REVISION,
+    ENDPOINT_SLICE,
     NODE,
     NAMESPACE,
     EVENT,

@@ -121,14 +121,14 @@ def _container_statuses(values: Any) -> list[Object]:
 
 
 def pod(obj: Mapping[str, Any]) -> Object:
-    """Keep where a pod is, what holds it, which GPUs it asks for and how its containers are."""
+    """Keep where a pod is, at which addresses, what holds it, its GPUs and how its containers are."""
     spec, status = obj.get("spec") or {}, obj.get("status") or {}
     kept_spec = pick(spec, "nodeName", "schedulingGates")
     kept_spec["containers"] = [
         {"name": container["name"], "resources": pick(container.get("resources"), "limits")}
         for container in spec.get("containers") or ()
     ]
-    kept_status = pick(status, "phase", "reason", "message", "startTime")
+    kept_status = pick(status, "phase", "reason", "message", "startTime", "podIPs")
     conditions = _picks(status.get("conditions"), "type", "status", "reason", "message", "lastTransitionTime")
     if conditions:
         kept_status["conditions"] = conditions

@@ -19,6 +19,7 @@ from opengpu_operator.kube.errors import AlreadyExists, Forbidden, Unprocessable
 from opengpu_operator.kube.gateway import Gateway
 from opengpu_operator.kube.kinds import (
     DEPLOYMENT,
+    ENDPOINT_SLICE,
     INGRESS,
     JOB,
     NETWORK_POLICY,
@@ -33,7 +34,7 @@ Object = dict[str, Any]
 #: Workloads come after everything they need: no pod may run before its NetworkPolicy exists.
 _SECOND_WAVE = {DEPLOYMENT, JOB, INGRESS}
 #: Kinds whose whole spec may be changed in place.
-_PATCHABLE = {DEPLOYMENT, INGRESS, NETWORK_POLICY}
+_PATCHABLE = {DEPLOYMENT, ENDPOINT_SLICE, INGRESS, NETWORK_POLICY}
 #: Kinds that a change of the task may make superfluous.
 _PRUNED = {DEPLOYMENT, JOB, INGRESS, SERVICE}
 #: All others keep the form they were made with: changing a volume or a Service would lose data or addresses.
@@ -155,11 +156,17 @@ class Children:
         )
         return 1
 
-    async def prune(self, task_uid: str, *, keep: Collection[tuple[Kind, str, str]]) -> None:
+    async def prune(
+        self,
+        task_uid: str,
+        *,
+        keep: Collection[tuple[Kind, str, str]],
+        kinds: Collection[Kind] = _PRUNED,
+    ) -> None:
         """Delete what a task no longer asks for. Volumes stay until the task goes."""
         for kind, obj in self._cache.children(task_uid):
             metadata = obj["metadata"]
-            if kind in _PRUNED and (kind, metadata["namespace"], metadata["name"]) not in keep:
+            if kind in kinds and (kind, metadata["namespace"], metadata["name"]) not in keep:
                 await self._remove(kind, obj)
 
     async def remove(self, *, namespace: str, task_uid: str, secrets: Sequence[str]) -> int:

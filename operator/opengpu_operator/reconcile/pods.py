@@ -53,6 +53,19 @@ def requested(pod: Object) -> dict[str, int]:
     return totals
 
 
+def addresses(pods: Iterable[Object]) -> dict[str, list[str]]:
+    """Return the IP addresses of the pods that run or will, by component."""
+    found: dict[str, list[str]] = {}
+    for pod in pods:
+        status = pod.get("status", {})
+        if not pod["metadata"].get("deletionTimestamp") and status.get("phase") not in {
+            "Succeeded",
+            "Failed",
+        }:
+            found.setdefault(component(pod), []).extend(entry["ip"] for entry in status.get("podIPs", ()))
+    return found
+
+
 def _refusal(deployment: Object) -> Problem | None:
     """Return why a Deployment's pods aren't even made: a quota, a LimitRange, Pod Security, a webhook.
 

@@ -296,7 +296,9 @@ class SourceReconciler:
         options = TranslateOptions(
             environment=name.value,
             variables=network_variables(source.status.address or source.spec.address or ""),
+            profiles=file.profiles or [],
             shm_size=self._settings.pods.shm_size,
+            placement_labels=self._settings.pods.placement_labels,
             restricted=self._settings.pods.profile == "restricted",
         )
         try:

@@ -32,6 +32,7 @@ from opengpu_operator.api.task import (
 )
 from opengpu_operator.api.translation import Translation
 from opengpu_operator.desired import names
+from opengpu_operator.desired.aliases import Aliases
 from opengpu_operator.desired.context import JobContext
 from opengpu_operator.desired.job import JobObjects, build
 from opengpu_operator.kube.cache import Cache
@@ -40,6 +41,7 @@ from opengpu_operator.kube.events import Recorder
 from opengpu_operator.kube.gateway import Gateway
 from opengpu_operator.kube.kinds import (
     DEPLOYMENT,
+    ENDPOINT_SLICE,
     JOB,
     NODE,
     POD,
@@ -79,6 +81,7 @@ class Plan:
     gpus: int
     pods: int
     """How many pods there will be."""
+    aliases: Aliases | None
 
 
 class TaskReconciler:
@@ -193,6 +196,11 @@ class TaskReconciler:
             if made is None:
                 raise
             plan, blocked = made, error
+        try:
+            # Before any gate is lifted: whoever starts then finds its siblings.
+            await self._serve_aliases(task.metadata.uid, plan)
+        except ReconcileError as error:
+            blocked = blocked or error
         again = await self._observe(task, draft, plan)
         if is_true(draft.status.conditions, ConditionType.COMPLETE) or is_true(
             draft.status.conditions, ConditionType.FAILED
@@ -331,6 +339,16 @@ class TaskReconciler:
         objects = build(translation, self._context(task, source), self._settings)
         wanted = _stamped(objects.everything, task, revision)
         return _plan(_key(task, source, revision), objects, wanted, translation), wanted
+
+    async def _serve_aliases(self, uid: str, plan: Plan) -> None:
+        """Let DNS know the pods by their other names."""
+        if plan.aliases is None:
+            return
+        addresses = pods.addresses(pod for _, pod in self._cache.children(uid, POD))
+        wanted = plan.aliases.slices(addresses)
+        await self._children.ensure(wanted)
+        keep = {(ENDPOINT_SLICE, obj["metadata"]["namespace"], obj["metadata"]["name"]) for obj in wanted}
+        await self._children.prune(uid, keep=keep, kinds={ENDPOINT_SLICE})
 
     def _context(self, task: Task, source: Source | None) -> JobContext:
         job = task.status.job_id or ""
@@ -665,4 +683,5 @@ def _plan(
             for obj in objects.everything
             if kind_of(obj) in {DEPLOYMENT, JOB}
         ),
+        aliases=objects.aliases,
     )

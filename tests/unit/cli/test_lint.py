@@ -90,12 +90,13 @@ def test_warnings_and_remarks_refuse_nothing(lint: Lint) -> None:
     status, out, err = lint("found.yaml")
     assert (status, err) == (0, "")
     *rows, last = out.splitlines()
-    assert last == "2 warnings, 1 remark"
+    assert last == "2 warnings, 2 remarks"
     found = {row.split()[1]: row.split()[2] for row in rows}
     # The last one is of the job, which knows the key alone.
     assert found == {
         "VariableUnset": "found.yaml:6:19",
         "ProfileInactive": "found.yaml:8:37",
+        "VolumeStartsEmpty": "found.yaml:7:15",
         "VolumeReplaced": "found.yaml:7:5",
     }
 
@@ -133,7 +134,7 @@ def test_lint_and_translate_agree(lint: Lint, name: str, capsys: pytest.CaptureF
 
 
 def test_options(lint: Lint) -> None:
-    assert lint("found.yaml", "--var", "TOKEN=x", "--profile", "*")[1].endswith("1 warning\n")
+    assert lint("found.yaml", "--var", "TOKEN=x", "--profile", "*")[1].endswith("\n1 warning, 1 remark\n")
     _, out, _ = lint("gpu.yaml", "--environment", "amd", "--format", "json")
     assert as_json(out)["files"][0]["environment"] == "amd"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from opengpu_operator.compose.names import HostNames, is_label, label, unique_labels
-from tests.support.compose import reasons, translate
+from tests.support.compose import errors, reasons, translate
 
 
 @pytest.mark.parametrize(
@@ -214,6 +214,58 @@ def test_aliases() -> None:
         networks: {n: {}}
         """
     )
-    assert translation.service("db").aliases == ["milvus-db", "database", "pg"]
+    assert translation.service("db").aliases == ["milvus-db", "database", "app", "pg"]
     assert translation.service("app").aliases == []
     assert "AliasNotPossible" in reasons(translation)
+
+
+def test_services_may_share_an_alias() -> None:
+    translation = translate(
+        """
+        services:
+          one: {image: x, networks: {n: {aliases: [model, Model]}}}
+          two: {image: x, container_name: model, networks: {n: {}}}
+        networks: {n: {}}
+        """
+    )
+    assert [entry.aliases for entry in translation.services] == [["model"], ["model"]]
+
+
+def test_aliases_are_bounded() -> None:
+    def file(count: int) -> str:
+        listed = ", ".join(f"a{index}" for index in range(count))
+        return (
+            f"services: {{db: {{image: x, networks: {{n: {{aliases: [{listed}]}}}}}}}}\nnetworks: {{n: {{}}}}"
+        )
+
+    assert len(translate(file(512)).service("db").aliases) == 512
+    assert "TooMany" in errors(file(513))
+
+
+def test_aliases_that_dns_forbids_are_the_service_where_they_are_hosts() -> None:
+    translation = translate(
+        """
+        services:
+          db: {image: x, container_name: the_db, networks: {n: {aliases: [postgres, kafka.1]}}}
+          app:
+            image: x
+            environment:
+              URL: postgres://the_db:the_db@the_db:5432/the_db
+              DIGITS: postgres://the_db:12345@the_db/x,http://kafka.1
+              LIST: 1@kafka.1:9093,postgres:5432,the_db:5432
+              PGHOST: the_db
+              DB_HOST: postgres
+              WORDS: a postgres b the_db@example.org
+        networks: {n: {}}
+        """
+    )
+    env = {entry["name"]: entry["value"] for entry in translation.service("app").container["env"]}
+    assert env == {
+        "URL": "postgres://the_db:the_db@db:5432/the_db",
+        "DIGITS": "postgres://the_db:12345@db/x,http://db",
+        "LIST": "1@db:9093,postgres:5432,db:5432",
+        "PGHOST": "db",
+        "DB_HOST": "postgres",
+        "WORDS": "a postgres b the_db@example.org",
+    }
+    assert "NameNotRewritten" not in reasons(translation)

@@ -300,7 +300,7 @@ def test_resources_that_are_refused_where_they_are_used(section: str, entry: str
 def test_volumes_of_other_machines_become_the_clusters(options: str) -> None:
     translation = translate(one("volumes: ['x:/x']", top=f"volumes: {{x: {{driver_opts: {{{options}}}}}}}"))
     assert not translation.refused
-    assert reasons(translation) == {"VolumeOptionsIgnored"}
+    assert reasons(translation) == {"VolumeOptionsIgnored", "VolumeStartsEmpty"}
 
 
 @pytest.mark.parametrize("top", ["include: []", "models: {}"])

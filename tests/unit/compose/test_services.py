@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -293,7 +294,7 @@ def test_replicas() -> None:
     assert service("scale: 2\ndeploy: {replicas: 2}").replicas == 2
 
 
-@pytest.mark.parametrize(("written", "seconds"), [("500ms", 1), ("0s", 0), ("1m0.1s", 61)])
+@pytest.mark.parametrize(("written", "seconds"), [("500ms", 1), ("0s", 1), ("1m0.1s", 61)])
 def test_time_to_stop_is_rounded_up(written: str, seconds: int) -> None:
     assert service(f"stop_grace_period: {written}").pod["terminationGracePeriodSeconds"] == seconds
 
@@ -329,6 +330,47 @@ def test_the_pod() -> None:
         "hostAliases": [{"ip": "10.1.2.3", "hostnames": ["db.example"]}, {"ip": "::1", "hostnames": ["six"]}],
     }
     assert (app.container["workingDir"], app.container["stdin"], app.container["tty"]) == ("/srv", True, True)
+
+
+@pytest.mark.parametrize(
+    ("devices", "reported"),
+    [("devices: [/dev/kfd, /dev/dri]", {"staff"}), ("gpus: all", {"staff", "video", "render"})],
+)
+def test_groups_of_gpus_are_the_clusters_business(devices: str, reported: set[str]) -> None:
+    translation = translate(one(f"group_add: [video, render, staff, 44]\n{devices}"))
+    assert translation.service("app").pod["securityContext"] == {"supplementalGroups": [44]}
+    said = [item.message for item in translation.findings if item.reason == "GroupNameIgnored"]
+    assert {message.split()[0] for message in said} == reported
+
+
+def test_labels_of_nodes_that_the_clusters_owner_allows() -> None:
+    constraints = [
+        "node.labels.example.com/tier == fast",
+        "node.labels.zone==a",
+        "node.labels.disk == ssd",
+        "node.labels.zone != b",
+        "zone == c",
+        "node.labels.zone == a b",
+        "node.role == manager",
+    ]
+    file = one(f"deploy: {{placement: {{constraints: {json.dumps(constraints)}}}}}")
+    translation = translate(file, placement_labels=["example.com/tier", "zone"])
+    assert translation.service("app").pod["nodeSelector"] == {"example.com/tier": "fast", "zone": "a"}
+    ignored = [item.path for item in translation.findings if item.reason == "PlacementIgnored"]
+    assert ignored == [f"services.app.deploy.placement.constraints[{index}]" for index in range(2, 7)]
+
+
+@pytest.mark.parametrize(("written", "count"), [("3", 3), ("0", 0)])
+def test_how_many_are_updated_at_once(written: str, count: int) -> None:
+    app = service(f"deploy: {{update_config: {{parallelism: {written}, order: start-first}}}}")
+    assert app.update_parallelism == count
+    assert service("").update_parallelism == 1
+    assert errors(one("deploy: {update_config: {parallelism: -1}}")) == {"BadValue"}
+
+
+@pytest.mark.parametrize(("written", "seconds"), [("0s", 1), ("300ms", 1), ("1500ms", 2), ("1m", 60)])
+def test_the_time_to_stop_is_never_less_than_asked_for_nor_zero(written: str, seconds: int) -> None:
+    assert service(f"stop_grace_period: {written}").pod == {"terminationGracePeriodSeconds": seconds}
 
 
 def test_ports() -> None:
@@ -547,11 +589,9 @@ def test_what_is_taken_or_not_there_is_found() -> None:
           tool: {image: x, profiles: [tools]}
         """
     )
-    assert [entry.aliases for entry in translation.services] == [["same"], []]
+    assert [entry.aliases for entry in translation.services] == [["db", "same"], ["same"]]
     found = {(entry.reason, entry.path) for entry in translation.findings}
     assert found == {
-        ("AliasNotPossible", "services.app.networks.default.aliases"),
-        ("AliasNotPossible", "services.db.networks.default.aliases"),
         ("DependencyInactive", "services.app.links"),
         ("DependencyInactive", "services.app.volumes_from"),
         ("ProfileInactive", "services.tool.profiles"),

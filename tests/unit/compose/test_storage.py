@@ -28,7 +28,11 @@ def test_volumes() -> None:
     }
     mounts = [(mount.volume, mount.path, mount.read_only) for mount in translation.service("b").mounts]
     assert mounts == [("my-vol", "/w", True), ("host-d", "/e", False), ("anon-b-anon", "/anon", False)]
-    assert reasons(translation) == {"BindReplaced", "ModelCache", "KeyIgnored", "VolumeOptionsIgnored"}
+    assert reasons(translation) == {
+        *("BindReplaced", "ModelCache", "KeyIgnored", "VolumeOptionsIgnored", "VolumeStartsEmpty")
+    }
+    empty = [item.path for item in translation.findings if item.reason == "VolumeStartsEmpty"]
+    assert empty == [*(f"services.a.volumes[{index}]" for index in (0, 2, 3)), "services.b.volumes[2]"]
 
 
 def test_names_that_would_meet() -> None:
@@ -128,7 +132,9 @@ def test_too_many_mounts_have_a_place() -> None:
     found = translate(
         f"services: {{a: {{image: x, volumes: [{many}]}}, b: {{image: x, volumes_from: [a]}}}}\nvolumes: {{v: }}"
     ).findings
-    assert [(entry.reason, entry.path) for entry in found] == [("TooMany", "services.a.volumes[424]")]
+    assert [(entry.reason, entry.path) for entry in found if entry.severity == "error"] == [
+        ("TooMany", "services.a.volumes[424]")
+    ]
 
 
 def test_memory() -> None:
@@ -217,6 +223,25 @@ def test_inline_files() -> None:
         "config-moved": ("http://127.0.0.1:20000", False),
         "secret-token": ("s3cret", True),
     }
+
+
+@pytest.mark.parametrize(
+    ("owner", "mode"),
+    [("uid: '1000'", 0o606), ("gid: 1000", 0o600), ("uid: 0", 0o600), ("uid: '0'", 0o600), ("x-y: 1", 0o600)],
+)
+def test_files_of_others_than_root_can_be_read_by_all(owner: str, mode: int) -> None:
+    app = service(
+        f"configs: [{{source: c, target: /c, mode: 0600, {owner}}}, {{source: c, target: /d, {owner}}}]",
+        top="configs: {c: {content: x}}",
+    )
+    assert [file.mode for file in app.files] == [mode, None]
+
+
+def test_files_of_a_group_can_be_read_by_all() -> None:
+    app = service(
+        "secrets: [{source: s, uid: '1000', gid: '1000', mode: 0440}]", top="secrets: {s: {content: x}}"
+    )
+    assert [file.mode for file in app.files] == [0o444]
 
 
 @pytest.mark.parametrize("mode", ["x", "01777", "-1", "'8'"])

@@ -6,7 +6,19 @@ import pytest
 
 from opengpu_operator.api.translation import Restart, Until
 from opengpu_operator.desired.job import build
-from tests.support.jobs import NVIDIA, context, mount, pod, service, settings, translation, waits, worker
+from tests.support.jobs import (
+    JOB,
+    NVIDIA,
+    context,
+    mount,
+    one,
+    pod,
+    service,
+    settings,
+    translation,
+    waits,
+    worker,
+)
 
 CALL = {"functionName": "chat"}
 SHARED = [mount("shared")]
@@ -201,11 +213,14 @@ class TestGpuNodes:
         assert "runtimeClassName" not in spec
         assert "nodeSelector" not in spec
 
-    def test_a_file_does_not_override_the_cluster(self):
-        chosen = worker(pod={"nodeSelector": {"pool": "cpu", "disk": "ssd"}})
-        assert pod(made(chosen, configured=TAINTED), "worker")["nodeSelector"] == {
+    def test_a_file_does_not_override_the_cluster_and_selects_what_that_allows(self):
+        wanted = {"pool": "cpu", "disk": "ssd", "owner": "me", "kubernetes.io/arch": "arm64"}
+        configured = {**TAINTED, "pods": {"placementLabels": ["pool", "disk"]}}
+        objects = made(worker(pod={"nodeSelector": wanted}), configured=configured)
+        assert pod(objects, "worker")["nodeSelector"] == {
             "pool": "gpu",
             "disk": "ssd",
+            "kubernetes.io/arch": "arm64",
         }
 
 
@@ -219,3 +234,12 @@ def test_a_rollout_never_needs_room_for_one_more(kind):
     ]
     careful = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 0, "maxUnavailable": 1}}
     assert strategy == ({"type": "Recreate"} if kind == "volume" else careful)
+
+
+@pytest.mark.parametrize(("parallelism", "at_once"), [(3, 3), (0, "100%")])
+def test_as_many_are_updated_at_once_as_the_file_says(parallelism, at_once):
+    web = service("web", replicas=4, update_parallelism=parallelism, restart=Restart.ALWAYS)
+    assert one(made(worker(), web), "Deployment", f"{JOB}-web")["spec"]["strategy"]["rollingUpdate"] == {
+        "maxSurge": 0,
+        "maxUnavailable": at_once,
+    }

@@ -81,10 +81,9 @@ class TestJoined:
         )
         assert unit(found, "app").waits == (Wait(until="healthy", component="web"),)
 
-    def test_waiting_inside_a_pod_is_a_finding_and_no_deadlock(self):
+    def test_waiting_inside_a_pod_is_no_deadlock(self):
         found = make(service("web"), service("tunnel", joins="web", depends_on=[waits("web")]))
         assert unit(found, "web").waits == ()
-        assert [finding.reason for finding in found.findings] == ["DependencyInSamePod"]
 
     @pytest.mark.parametrize(
         ("services", "message"),

@@ -69,22 +69,6 @@ class TestNames:
         with pytest.raises(ValueError, match=r"resolvers are unknown|does not appear to be an IP"):
             made(resolvers=resolvers)
 
-    @pytest.mark.parametrize(
-        ("value", "severity"),
-        [
-            ("postgres://postgres:5432/", "warning"),
-            ("tcp:postgres", "warning"),
-            ("my-postgres", "info"),
-            ("", "info"),
-        ],
-    )
-    def test_aliases_that_only_docker_knows_are_a_finding(self, value, severity):
-        user = service("app", container={"env": [{"name": "DB", "value": value}]})
-        objects = made(service("db", aliases=["postgres", "db"], container={"args": ["postgres"]}), user)
-        assert [(item.reason, item.severity) for item in objects.findings] == [
-            ("AliasNotResolvable", severity)
-        ]
-
     def test_a_full_host_name_only_where_it_fits(self):
         named = service("db", pod={"setHostnameAsFQDN": True})
         assert reasons(made(named)) == []
@@ -125,6 +109,28 @@ class TestRestraints:
             "runAsNonRoot": True,
         }
         assert pod(objects, "worker")["securityContext"]["fsGroup"] == 65532
+
+    @pytest.mark.parametrize(
+        ("user", "mounts", "group"),
+        [(1000, ["data"], 65532), (1000, [], None), (0, ["data"], None), (None, ["data"], None)],
+    )
+    def test_a_user_who_isnt_root_may_write_to_volumes(self, user, mounts, group):
+        security = {} if user is None else {"runAsUser": user}
+        objects = made(
+            service("db", container={"securityContext": security}, mounts=[mount(name) for name in mounts])
+        )
+        found = pod(objects, "db")["securityContext"]
+        assert found.get("fsGroup") == group
+        assert found.get("fsGroupChangePolicy") == (None if group is None else "OnRootMismatch")
+
+    def test_pods_with_amds_gpus_may_open_the_devices_and_others_may_not(self):
+        file = {"pod": {"securityContext": {"supplementalGroups": [7, 44]}}}
+        objects = made(service("amd", gpu=AMD, **file), service("cpu"), service("nvidia", gpu=NVIDIA))
+        groups = {
+            name: pod(objects, name)["securityContext"].get("supplementalGroups")
+            for name in ("amd", "cpu", "nvidia")
+        }
+        assert groups == {"amd": [7, 44, 109], "cpu": None, "nvidia": None}
 
     def test_the_clusters_own_wishes(self):
         pods = {"runtimeClassName": "gvisor", "priorityClassName": "jobs", "imagePullPolicy": "Never"}

@@ -10,13 +10,15 @@ from opengpu_operator.api.task import Resources
 from opengpu_operator.api.translation import GpuRequest, Vendor
 from opengpu_operator.desired import resources
 from opengpu_operator.desired.problems import Problems
-from tests.support.jobs import NVIDIA, service, settings
+from tests.support.jobs import AMD, NVIDIA, service, settings
 
 
-def needs(file=None, override=None, *, environment=Environment.NVIDIA, gpu=None, configured=None):
+def needs(file=None, override=None, *, environment=Environment.NVIDIA, gpu=None, configured=None, volumes=()):
     problems = Problems()
     found = resources.needs(
-        service("app", container={"resources": file} if file else {}, gpu=gpu),
+        service(
+            "app", container={"resources": file} if file else {}, gpu=gpu, pod={"volumes": list(volumes)}
+        ),
         Resources.model_validate(override) if override else None,
         environment=environment,
         settings=settings(**(configured or {})),
@@ -49,6 +51,38 @@ def test_memory(file, override, request_, limit):
     found = needs(file, override).resources
     assert found["requests"]["memory"] == request_
     assert found["limits"]["memory"] == limit
+
+
+@pytest.mark.parametrize(
+    ("sizes", "file", "limit"),
+    [
+        (["1Gi", "1024"], {}, str(5 * 2**30 + 1024)),
+        ([None], {}, "4Gi"),
+        (["16Gi"], {"limits": {"memory": "1Gi"}}, "1Gi"),
+        (["16Gi"], {"requests": {"memory": "8Gi"}}, str(20 * 2**30)),
+    ],
+)
+def test_memory_volumes_are_beside_the_default_limit(sizes, file, limit):
+    volumes = [
+        {"name": "shm", "emptyDir": {"medium": "Memory", **({"sizeLimit": s} if s else {})}} for s in sizes
+    ]
+    assert needs(file, volumes=volumes).resources["limits"]["memory"] == limit
+
+
+@pytest.mark.parametrize(
+    ("configured", "file", "limit"),
+    [
+        ({}, {}, None),
+        ({}, {"limits": {"memory": "1Gi"}}, "1Gi"),
+        ({}, {"requests": {"memory": "8Gi"}}, None),
+        ({"gpuMemoryLimit": "32Gi"}, {}, str(33 * 2**30)),
+    ],
+)
+def test_services_with_gpus_have_a_limit_of_their_own_or_none(configured, file, limit):
+    shm = {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}}
+    found = needs(file, gpu=NVIDIA, volumes=[shm], configured={"pods": configured}).resources
+    assert found["limits"].get("memory") == limit
+    assert found["limits"]["nvidia.com/gpu"] == "1"
 
 
 def test_processors_have_no_limit_by_default():
@@ -99,6 +133,16 @@ class TestGpus:
             {"key": "nvidia.com/gpu.product", "operator": "In", "values": ["NVIDIA-H200"]},
             {"key": "nvidia.com/gpu.memory", "operator": "Gt", "values": ["81919"]},
         ]
+
+    @pytest.mark.parametrize(
+        ("memory", "largest"), [("1", 0), ("1Gi", 0), ("16Gi", 15), ("16300Mi", 15), ("9Ti", 1023)]
+    )
+    def test_amds_labeller_writes_sizes_as_words(self, memory, largest):
+        found = needs(override={"gpu": {"memory": memory}}, gpu=AMD)
+        there, not_in = resources.node_terms(found.gpu)
+        assert there == {"key": "amd.com/gpu.vram", "operator": "Exists"}
+        assert not_in["operator"] == "NotIn"
+        assert not_in["values"] == [f"{size}G" for size in range(largest + 1)]
 
 
 def test_demand_counts_gpus_before_memory_before_processors():

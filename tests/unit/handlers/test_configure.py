@@ -8,7 +8,16 @@ import pytest
 from opengpu_operator.handlers import WATCHED, configure
 from opengpu_operator.handlers.configure import Backoffs
 from opengpu_operator.handlers.watched import CHILDREN
-from opengpu_operator.kube.kinds import CONFIG_MAP, KINDS, NAMESPACE, NODE, SECRET, SOURCE, TASK
+from opengpu_operator.kube.kinds import (
+    CONFIG_MAP,
+    ENDPOINT_SLICE,
+    KINDS,
+    NAMESPACE,
+    NODE,
+    SECRET,
+    SOURCE,
+    TASK,
+)
 from opengpu_operator.settings import NamespaceSettings, Settings
 
 
@@ -29,7 +38,8 @@ def resource(kind):
 @pytest.mark.parametrize("kind", KINDS, ids=str)
 def test_of_child_kinds_only_ours_are_asked_for(kopf_settings, kind):
     selectors = kopf_settings.watching.label_selectors.collect(resource(kind))
-    assert selectors == (["app.kubernetes.io/managed-by=opengpu-operator"] if kind in CHILDREN else [])
+    label = "endpointslice.kubernetes.io" if kind == ENDPOINT_SLICE else "app.kubernetes.io"
+    assert selectors == ([f"{label}/managed-by=opengpu-operator"] if kind in CHILDREN else [])
 
 
 def test_a_namesake_in_another_group_is_not_meant(kopf_settings):

@@ -114,6 +114,7 @@ def test_a_pod():
         "status": {
             "phase": "Running",
             "podIP": "10.0.0.1",
+            "podIPs": [{"ip": "10.0.0.1"}],
             "conditions": [CONDITION],
             "containerStatuses": [container | {"state": state, "lastState": ended}],
             "initContainerStatuses": [container | {"state": state}],
@@ -132,6 +133,7 @@ def test_a_pod():
         },
         "status": {
             "phase": "Running",
+            "podIPs": [{"ip": "10.0.0.1"}],
             "conditions": [{key: value for key, value in CONDITION.items() if value is not None}],
             "containerStatuses": [
                 short | {"lastState": {"terminated": {"exitCode": 1, "reason": "Error", "finishedAt": "t"}}}

@@ -22,6 +22,7 @@ from opengpu_operator.kube.kinds import (
     CONFIG_MAP,
     CONTROLLER_REVISION,
     DEPLOYMENT,
+    ENDPOINT_SLICE,
     INGRESS,
     JOB,
     NAMESPACE,
@@ -385,7 +386,7 @@ def test_a_users_config_map_wakes_who_refers_to_it(seen, name, woken):
 
 @pytest.mark.parametrize(
     "kind",
-    [POD, DEPLOYMENT, JOB, SERVICE, INGRESS, PVC, NETWORK_POLICY, CONFIG_MAP],
+    [POD, DEPLOYMENT, JOB, SERVICE, INGRESS, PVC, NETWORK_POLICY, ENDPOINT_SLICE, CONFIG_MAP],
     ids=str,
 )
 def test_a_child_is_its_tasks(seen, kind):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from opengpu_operator.api.reasons import Reason
-from opengpu_operator.reconcile.pods import agent_restarted, exit_of, summarise
+from opengpu_operator.reconcile.pods import addresses, agent_restarted, exit_of, summarise
 from tests.unit.reconcile.builders import at, deployment, node, pod, terminated
 
 
@@ -18,6 +18,21 @@ def waiting(reason: str, **fields: object) -> list[dict[str, object]]:
 def test_all_is_well() -> None:
     summary = summarise([pod("web"), pod("db")], nodes=[node()])
     assert (summary.total, summary.scheduled, summary.ready, summary.problem) == (2, 2, 2, None)
+
+
+def test_addresses_are_those_of_pods_that_run_or_will() -> None:
+    both = [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]
+    found = addresses(
+        [
+            pod("web", podIPs=both),
+            pod("web", podIPs=[{"ip": "10.0.0.2"}], ready=False),
+            pod("web", podIPs=[{"ip": "10.0.0.3"}], metadata={"deletionTimestamp": at(0)}),
+            pod("web", phase="Succeeded", podIPs=[{"ip": "10.0.0.4"}]),
+            pod("db", phase="Failed", podIPs=[{"ip": "10.0.0.5"}]),
+            pod("new"),
+        ]
+    )
+    assert found == {"web": ["10.0.0.1", "fd00::1", "10.0.0.2"], "new": []}
 
 
 def test_pods_on_their_way_out_do_not_count() -> None:

@@ -97,6 +97,7 @@ class Translator:
     def __init__(self) -> None:
         self.files: dict[str, Translation | FetchError] = {}
         self.fetched: list[str] = []
+        self.asked: list[TranslateOptions] = []
 
     async def fetch(self, url: str, *, sha256: str | None = None) -> Fetched:
         del sha256
@@ -108,6 +109,7 @@ class Translator:
         return Fetched(text=name, digest=found.digest)
 
     async def translate(self, text: str, options: TranslateOptions) -> Translation:
+        self.asked.append(options)
         found = self.files[text]
         assert isinstance(found, Translation)
         return found.model_copy(update={"environment": options.environment}, deep=True)
@@ -189,6 +191,18 @@ def differences(entry: EnvironmentStatus) -> list[tuple[str, str]]:
         for finding in entry.findings
         if finding.reason == "EnvironmentsDiffer"
     ]
+
+
+# --- what a translation depends on --------------------------------------------------------------------------------
+
+
+def test_profiles_are_those_of_the_file() -> None:
+    world = World(cpu=app(), nvidia=app())
+    source = world.cluster.source
+    source["spec"]["imageEnvs"]["nvidia"]["profiles"] = ["gpu", "ui"]
+    world.cluster.apply(source)
+    world.reconcile()
+    assert [options.profiles for options in world.translator.asked] == [[], ["gpu", "ui"]]
 
 
 # --- the whole report ---------------------------------------------------------------------------------------------
