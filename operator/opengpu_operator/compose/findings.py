@@ -361,10 +361,9 @@ def format_path(path: Path) -> str:
 
 def clip(text: object) -> str:
     """Return a value from the file in a form fit for a message: one line, bounded, printable."""
-    shown = "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in str(text)
-    )
-    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
+    whole = str(text)
+    cut = whole if len(whole) <= _SHOWN else whole[: _SHOWN - 1] + "…"
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in cut)
 
 
 class Report:
@@ -389,9 +388,15 @@ class Report:
     ) -> None:
         """Remember one finding; what the reason's rule says is used where nothing is given."""
         rule = RULES[reason]
+        severity = severity or rule.severity
+        if severity is Severity.ERROR:
+            self._errors += 1
+        if len(self._findings) >= MAX_FINDINGS:
+            self._dropped += 1
+            return
         line, column = at or self._locate(path)
         finding = Finding(
-            severity=severity or rule.severity,
+            severity=severity,
             reason=reason.value,
             path=format_path(path),
             line=line,
@@ -399,11 +404,6 @@ class Report:
             message=message or rule.meaning,
             advice=advice or rule.advice,
         )
-        if finding.severity is Severity.ERROR:
-            self._errors += 1
-        if len(self._findings) >= MAX_FINDINGS:
-            self._dropped += 1
-            return
         self._findings.setdefault((finding.reason, finding.path, finding.message), finding)
 
     @property

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from opengpu_operator.api.translation import TranslateOptions, Translation
 from opengpu_operator.compose import (
@@ -23,6 +23,9 @@ from opengpu_operator.compose import (
     shape,
 )
 from opengpu_operator.compose.findings import FindingReason, Report
+
+#: Of a translation as JSON: it is kept in one object, and its files become one, for which etcd has room.
+MAX_RESULT: Final = 1024 * 1024
 
 
 class Converter(Protocol):
@@ -53,6 +56,11 @@ async def translate(text: bytes | str, options: TranslateOptions, *, kompose: Co
     result.files = intended.files
     result.worker = intended.worker
     result.findings = report.findings()
+    if len(result.model_dump_json()) > MAX_RESULT:
+        report.add(
+            FindingReason.TOO_LARGE, (), "What the file becomes is larger than an object in a cluster can be."
+        )
+        return Translation(digest=result.digest, environment=options.environment, findings=report.findings())
     return result
 
 

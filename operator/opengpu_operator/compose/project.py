@@ -5,13 +5,14 @@ From here on nobody has to know in which of its spellings a key was written.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from opengpu_operator.compose import values
 from opengpu_operator.compose.findings import FindingReason, Path, Report, clip
-from opengpu_operator.compose.load import MAX_NODES
+from opengpu_operator.compose.load import MAX_NODES, MAX_TEXT
 
 ALL_PROFILES: Final = "*"
 #: Keys whose lists are joined by ``extends``; the lists of the others are replaced.
@@ -32,6 +33,8 @@ _JOINED: Final = frozenset(
     }
 )
 _VARIABLES: Final = frozenset({"environment", "labels", "annotations", "sysctls"})
+#: So much text counts as one node.
+_CHARACTERS: Final = MAX_TEXT // MAX_NODES
 CONDITIONS: Final = ("service_started", "service_healthy", "service_completed_successfully")
 
 
@@ -295,9 +298,12 @@ class _Extends:
 
 
 def _size(value: Any) -> int:
+    """Return how much a value counts: one for each node, and as much for its text as the limits of a file allow."""
     if isinstance(value, dict):
-        return 1 + sum(map(_size, value.values()))
-    return 1 + sum(map(_size, value)) if isinstance(value, list) else 1
+        return 1 + sum(_size(key) + _size(item) for key, item in value.items())
+    if isinstance(value, list):
+        return 1 + sum(map(_size, value))
+    return 1 + (len(value) // _CHARACTERS if isinstance(value, str) else 0)
 
 
 def merge_service(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
@@ -338,7 +344,8 @@ def _joined(before: Any, value: Any) -> Any:
         return value
     first = before if isinstance(before, list) else [before]
     second = value if isinstance(value, list) else [value]
-    return first + [entry for entry in second if entry not in first]
+    known = {json.dumps(entry, sort_keys=True) for entry in first}
+    return first + [entry for entry in second if json.dumps(entry, sort_keys=True) not in known]
 
 
 def _merge_mapping(before: dict[str, Any], value: dict[str, Any]) -> dict[str, Any]:

@@ -36,6 +36,15 @@ _MAX_DURATION: Final = 64
 #: A range longer than this is a mistake or an attack; Docker would start a proxy for each.
 MAX_PORT_RANGE: Final = 256
 _MAX_PORT: Final = 65535
+#: Of a command: bare text, text in either quotes, an escaped character, a gap, or what ends it.
+_TOKEN: Final = re.compile(
+    r"""([^\\"' \t\r\n;&|<>]+)|"([^"\\]*(?:\\.[^"\\]*)*)"|'([^']*)'|\\(.)|([ \t\r\n]+)|[;&|<>]""", re.DOTALL
+)
+_ESCAPED: Final = re.compile(r"\\(.)", re.DOTALL)
+#: Of a command in one string; each costs as much as an entry of a list.
+MAX_WORDS: Final = 512
+#: Linux' own limit.
+MAX_PATH: Final = 4096
 _WINDOWS: Final = re.compile(r"[A-Za-z]:[\\/]")
 _NAMED: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 #: From and below these, Go writes numbers with an exponent.
@@ -170,40 +179,31 @@ def command(value: Any) -> Command:
         raise ValueError(msg)  # noqa: TRY004 - one sort of error for every wrong value
     words: list[str] = []
     word: list[str] | None = None
-    quote = ""
     index = 0
-    while index < len(value):
-        character = value[index]
-        if character == "\\" and quote != "'":
-            index += 1
-            if index == len(value):
-                msg = "the command ends in a backslash"
-                raise ValueError(msg)
-            word = word or []
-            word.append(value[index])
-        elif quote:
-            if character == quote:
-                quote = ""
-            elif word is not None:
-                word.append(character)
-        elif character in "\"'":
-            quote = character
-            word = word or []
-        elif character in " \t\r\n":
+    while match := _TOKEN.match(value, index):
+        bare, double, single, escaped, gap = match.groups()
+        if gap is not None:
             if word is not None:
                 words.append("".join(word))
                 word = None
-        elif character in ";&|<>":
+        elif match.lastindex is None:
             break
         else:
+            if double is not None:
+                single = _ESCAPED.sub(r"\1", double)
             word = word or []
-            word.append(character)
-        index += 1
-    if quote:
-        msg = "the command has an unclosed quote"
-        raise ValueError(msg)
+            word.append(bare or single or escaped or "")
+        index = match.end()
+    else:
+        if index < len(value):
+            wrong = "ends in a backslash" if value[index] == "\\" else "has an unclosed quote"
+            msg = f"the command {wrong}"
+            raise ValueError(msg)
     if word is not None:
         words.append("".join(word))
+    if len(words) > MAX_WORDS:
+        msg = f"a command in one string has at most {MAX_WORDS} words"
+        raise ValueError(msg)
     return Command(words, cut=value[index:])
 
 
@@ -319,13 +319,25 @@ class Mounted:
 def mount(value: Any) -> Mounted:
     """Return a mount, given in the short or in the long form."""
     result = _long_mount(value) if isinstance(value, dict) else _short_mount(text(value))
-    if not result.target.startswith("/"):
-        msg = "the path in the container has to be absolute"
-        raise ValueError(msg)
-    if result.target == "/" or ":" in result.target:
-        msg = "the path in the container can't be / or hold a colon"
+    if len(result.source) > MAX_PATH or len(result.sub_path) > MAX_PATH:
+        msg = "the path is longer than a path can be"
         raise ValueError(msg)
     return result
+
+
+def container_path(path: str) -> str:
+    """Return a path to mount something at, without ``//``, ``.`` and ``..``."""
+    cleaned = "/" + posixpath.normpath(path).lstrip("/")
+    if not path.startswith("/"):
+        msg = "the path in the container has to be absolute"
+        raise ValueError(msg)
+    if cleaned == "/" or ":" in cleaned:
+        msg = "the path in the container can't be / or hold a colon"
+        raise ValueError(msg)
+    if len(path) > MAX_PATH or not cleaned.isprintable():
+        msg = "the path in the container is too long, or holds control characters"
+        raise ValueError(msg)
+    return cleaned
 
 
 def _long_mount(value: dict[str, Any]) -> Mounted:
@@ -345,7 +357,7 @@ def _long_mount(value: dict[str, Any]) -> Mounted:
     return Mounted(
         kind=kind,
         source=source,
-        target=_clean(target),
+        target=container_path(target),
         read_only=boolean(value.get("read_only") or False),
         sub_path=sub_path,
         size=size(tmpfs["size"]) if tmpfs.get("size") is not None else None,
@@ -378,13 +390,7 @@ def _short_mount(value: str) -> Mounted:
     return Mounted(
         kind="volume" if not source or _NAMED.fullmatch(source) else "bind",
         source=source,
-        target=_clean(target),
+        target=container_path(target),
         read_only="ro" in flags,
         is_directory=source.endswith("/") or target.endswith("/"),
     )
-
-
-def _clean(path: str) -> str:
-    """Return a path without ``//``, ``.`` and ``..``."""
-    cleaned = posixpath.normpath(path)
-    return "/" + cleaned.lstrip("/") if path.startswith("/") else cleaned

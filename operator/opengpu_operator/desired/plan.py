@@ -7,7 +7,7 @@ that are scheduled, gated and counted.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +20,8 @@ from opengpu_operator.desired.problems import Problems
 
 #: How often Kubernetes tries a Job whose file doesn't say (``on-failure`` without a number).
 DEFAULT_RETRIES = 6
+#: The first label of a host's name.
+_HOST = re.compile(r"(?<![-.\w])[-\w]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,13 +266,20 @@ def alias_findings(plan: Plan, files: Mapping[str, InlineFile]) -> list[Finding]
     It is a warning where a sibling is seen to use the name.
     """
     members = [(member, unit) for unit in plan.units for member in unit.members]
-    texts = {member.name: _texts(member, files) for member, _ in members}
+    aliases = {alias for member, _ in members for alias in member.aliases}
+    # Each text is read once, however many names there are and however many services are told it.
+    in_files = {key: _words([file.content], aliases) for key, file in files.items()} if aliases else {}
+    users: dict[str, set[str]] = {}
+    for member, _ in members if aliases else ():
+        said = _words(_texts(member), aliases).union(*(in_files[mount.file] for mount in member.files))
+        for alias in said:
+            users.setdefault(alias, set()).add(member.name)
     return [
         remark(
             JobFinding.ALIAS_NOT_RESOLVABLE,
             path=f"services.{member.name}",
             message=f"siblings reach {member.name} as {unit.component}, not as {alias}",
-            severity=None if _is_used(alias, texts, by_others_than=member.name) else Severity.INFO,
+            severity=None if users.get(alias, set()) - {member.name} else Severity.INFO,
         )
         for member, unit in members
         for alias in dict.fromkeys(member.aliases)
@@ -278,14 +287,13 @@ def alias_findings(plan: Plan, files: Mapping[str, InlineFile]) -> list[Finding]
     ]
 
 
-def _texts(service: Service, files: Mapping[str, InlineFile]) -> list[str]:
-    """Return what a service's container is told, in which a sibling's name may be."""
+def _texts(service: Service) -> list[str]:
+    """Return what a service's container is told besides its files, in which a sibling's name may be."""
     container = service.container
     variables = [str(item.get("value", "")) for item in container.get("env") or []]
-    words = [*(container.get("command") or []), *(container.get("args") or [])]
-    return [*variables, *words, *(files[mount.file].content for mount in service.files)]
+    return [*variables, *(container.get("command") or []), *(container.get("args") or [])]
 
 
-def _is_used(alias: str, texts: Mapping[str, list[str]], *, by_others_than: str) -> bool:
-    word = re.compile(rf"(?<![-.\w]){re.escape(alias)}(?![-\w])")
-    return any(word.search(text) for name, said in texts.items() if name != by_others_than for text in said)
+def _words(texts: Iterable[str], wanted: Collection[str]) -> set[str]:
+    """Return which of some host names are words of the texts."""
+    return {word for text in texts for word in _HOST.findall(text) if word in wanted}
