@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 MAX_LABEL: Final = 63
+_MAX_DOMAIN: Final = 253
 _LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _FORBIDDEN: Final = re.compile(r"[^a-z0-9-]+")
 #: A host's name, and the port after it.
@@ -26,6 +27,11 @@ _HOST_VARIABLE: Final = re.compile(
 def is_label(name: str) -> bool:
     """Whether DNS allows a name as one label."""
     return bool(_LABEL.fullmatch(name))
+
+
+def is_domain(name: str) -> bool:
+    """Whether DNS allows a name, which may have several labels."""
+    return len(name) <= _MAX_DOMAIN and all(map(is_label, name.split(".")))
 
 
 def label(name: str) -> str:
@@ -52,9 +58,11 @@ def unique_labels(names: Iterable[str], *, reserved: Iterable[str] = ()) -> dict
     for name in listed:
         if name in result:
             continue
-        wanted = label(name)
-        if wanted in taken:
-            wanted = f"{wanted[: MAX_LABEL - 9].rstrip('-')}-{digest(name)}"
+        wanted, salt = label(name), ""
+        while wanted in taken:
+            # Eight characters of a hash can be made to meet, too.
+            wanted = f"{wanted[: MAX_LABEL - 9].rstrip('-')}-{digest(name + salt)}"
+            salt += "+"
         taken.add(wanted)
         result[name] = wanted
     return {name: result[name] for name in listed}
