@@ -92,9 +92,12 @@ class Kompose:
             "COMPOSE_DISABLE_ENV_FILE": "1",
             "COMPOSE_PROJECT_NAME": "opengpu",
         }
+        loop = asyncio.get_running_loop()
         try:
-            process = await asyncio.create_subprocess_exec(
-                self._path,
+            # As asyncio.create_subprocess_exec does it, which keeps the transport to itself.
+            transport, protocol = await loop.subprocess_exec(
+                lambda: asyncio.subprocess.SubprocessStreamProtocol(limit=_CHUNK, loop=loop),
+                str(self._path),
                 *arguments,
                 cwd=directory,
                 env=environment,
@@ -107,6 +110,7 @@ class Kompose:
         except OSError as error:
             msg = f"kompose can't be started: {error.strerror}"
             raise KomposeError(msg) from error
+        process = asyncio.subprocess.Process(transport, protocol, loop)
         try:
             async with asyncio.timeout(self._time_limit):
                 output = await self._read(process)
@@ -118,6 +122,8 @@ class Kompose:
             # Also after success: nothing it started may live on.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            # Whoever left the group may hold the other end of the pipe for ever.
+            transport.close()
             await process.wait()
         if status != 0:
             msg = f"kompose ended with status {status}"
