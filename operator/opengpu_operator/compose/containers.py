@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import posixpath
 import re
 from typing import Any, Final
 
@@ -21,6 +22,7 @@ _STRIPPED: Final = re.compile(
 )
 _GPU_VARIABLES: Final = ("NVIDIA_", "AMD_")
 _LOADER_ADVICE: Final = "Set the variable in the command where the program needs it: env NAME=value program."
+_ABSOLUTE: Final = re.compile(r"/(?!/|(?:proc|dev)(?:/|\Z))")
 _REFERENCE: Final = re.compile(r"\$(?=[$(]|[^\x00-\x7f])")
 _SAFE_SYSCTLS: Final = frozenset(
     {
@@ -74,6 +76,8 @@ def environment(service: Definition, options: TranslateOptions, report: Report) 
                     f"{clip(name)} has no value, and no variable of that name is set: it is left out.",
                 )
                 continue
+        if name == "LD_LIBRARY_PATH":
+            value = _without_nothing(value)
         if not _ENV_NAME.fullmatch(name):
             report.add(FindingReason.ENV_NAME_INVALID, path, f"{clip(name)!r} is no name of a variable.")
         elif is_stripped(name, value):
@@ -98,9 +102,16 @@ def variable_places(service: Definition) -> dict[str, Path]:
 def is_stripped(name: str, value: str) -> bool:
     """Whether a variable reaches outside of its container."""
     if name == "LD_LIBRARY_PATH":
-        # Absolute directories are the image's own; relative ones are searched by the GPU hooks too.
-        return any(entry and not entry.startswith(("/", "$")) for entry in value.split(":"))
+        # Absolute directories are the image's own; the GPU hooks search relative ones too, and those of their process.
+        return value != "" and not all(
+            _ABSOLUTE.match(posixpath.normpath(entry)) for entry in re.split("[:;]", value)
+        )
     return bool(_STRIPPED.fullmatch(name))
+
+
+def _without_nothing(paths: str) -> str:
+    """Return a list of directories without empty ones (a variable that isn't set), which would mean the current one."""
+    return ":".join(entry for entry in paths.split(":") if entry and not entry.startswith("$"))
 
 
 def command(service: Definition, report: Report) -> tuple[list[str], list[str]]:
@@ -161,9 +172,9 @@ def readiness(service: Definition, report: Report) -> dict[str, Any] | None:
     period = interval = _seconds(check.get("interval"), _DEFAULT_SECONDS)
     if check.get("start_interval") is not None and values.duration(check.get("start_period") or 0) > 0:
         period = min(interval, _seconds(check["start_interval"], _DEFAULT_START_INTERVAL))
-    retries = values.integer(check.get("retries") or 0)
+    retries = _retries(check.get("retries") or 0)
     # Asking more often must not mean giving up sooner.
-    failures = math.ceil((retries if retries > 0 else _DEFAULT_RETRIES) * interval / period)
+    failures = math.ceil((retries or _DEFAULT_RETRIES) * interval / period)
     return {
         "exec": {"command": run},
         "periodSeconds": period,
@@ -212,7 +223,7 @@ def _identity(value: str) -> int | None:
 
 def groups(service: Definition, asked: GpuRequest | None, report: Report) -> list[int]:
     """Return supplemental groups, as far as they are numbers; who gets AMD's GPUs gets their groups anyway."""
-    result: list[int] = []
+    result: dict[int, None] = {}
     is_amd = asked is not None and asked.vendor is Vendor.AMD
     for index, written in enumerate(values.strings(service.get("group_add"))):
         number = _identity(written.strip())
@@ -224,9 +235,9 @@ def groups(service: Definition, asked: GpuRequest | None, report: Report) -> lis
                 service.at("group_add", index),
                 f"{clip(written)} is not a number.",
             )
-        elif number not in result:
-            result.append(number)
-    return result
+        else:
+            result[number] = None
+    return list(result)
 
 
 def capabilities(service: Definition, options: TranslateOptions, report: Report) -> dict[str, list[str]]:
@@ -317,7 +328,7 @@ def restart(service: Definition, report: Report) -> tuple[Restart, int | None]:
     written = service.get("restart")
     if written is not None:
         name, _, count = values.text(written).strip().partition(":")
-        retries = int(count[:9]) if count.isascii() and count.isdigit() else None
+        retries = _retries(count[:_ID_DIGITS]) if count.isascii() and count.isdigit() else None
         match name:
             case "no" | "false":
                 result = (Restart.NO, None)
@@ -338,7 +349,7 @@ def restart(service: Definition, report: Report) -> tuple[Restart, int | None]:
             case "none" | "no":
                 result = (Restart.NO, None)
             case "on-failure":
-                result = (Restart.ON_FAILURE, None if attempts is None else values.integer(attempts))
+                result = (Restart.ON_FAILURE, None if attempts is None else _retries(attempts))
             case "any" | "always" | "unless-stopped":
                 result = (Restart.ALWAYS, None)
             case other:
@@ -357,6 +368,10 @@ def restart(service: Definition, report: Report) -> tuple[Restart, int | None]:
     ):
         result = (Restart.NO, None)
     return result
+
+
+def _retries(written: Any) -> int:
+    return max(0, min(values.integer(written), _MAX_RETRIES))
 
 
 def replicas(service: Definition, report: Report) -> int:

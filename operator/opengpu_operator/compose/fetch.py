@@ -36,6 +36,8 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _HOST: Final = re.compile(
     r"(?=.{1,253}\Z)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.?"
 )
+#: What urlsplit finds brackets in, though something stands around them.
+_BRACKETS: Final = re.compile(r"\[[^\[\]]*\](?::[0-9]*)?")
 #: What C libraries read as an IPv4 address: 127.1, 2130706433, 0x7f.0.0.1, 0177.0.0.1.
 _NUMERIC: Final = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)(?:\.(?:0x[0-9a-f]*|[0-9]+))*\.?")
 _UNAVAILABLE: Final = frozenset({408, 425, 429})
@@ -223,6 +225,8 @@ def _parts(url: str) -> tuple[str, str, int]:
         raise FetchError(Reason.FETCH_FAILED, "the URL holds a user name or password")
     if "%" in parts.netloc:
         raise FetchError(Reason.FETCH_FAILED, "the URL's host is escaped or has a zone")
+    if "[" in parts.netloc and not _BRACKETS.fullmatch(parts.netloc):
+        raise FetchError(Reason.FETCH_FAILED, "the URL's host is not valid")
     if ":" in host:
         try:
             host = str(ipaddress.IPv6Address(host))

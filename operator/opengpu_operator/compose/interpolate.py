@@ -12,6 +12,9 @@ from typing import Any, Final, Protocol
 from opengpu_operator.compose.findings import FindingReason, Path, Report, clip
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: Pairs of dollar signs, a brace, a name, or none of them.
+_DOLLAR: Final = re.compile(rf"\$(?:(\$(?:\$\$)*)|({{)|({_NAME.pattern}))?")
+_BRACE: Final = re.compile(r"[{}]")
 _OPERATOR: Final = re.compile(r":?[-+?]")
 #: Expanding nested defaults costs a level of recursion each.
 _MAX_NESTING: Final = 16
@@ -39,87 +42,85 @@ class Unset(Protocol):
         """Hear of one."""
 
 
-def substitute(template: str, variables: Mapping[str, str], *, unset: Unset, depth: int = 0) -> str:
+def substitute(template: str, variables: Mapping[str, str], *, unset: Unset) -> str:
     """Return ``template`` with its references replaced."""
-    if depth > _MAX_NESTING:
-        msg = "references are nested too deeply"
-        raise TemplateError(msg)
-    parts: list[str] = []
-    position = 0
-    while (dollar := template.find("$", position)) >= 0:
-        parts.append(template[position:dollar])
-        following = template[dollar + 1 : dollar + 2]
-        if following == "$":
-            parts.append("$")
-            position = dollar + 2
-        elif following == "{":
-            text, position = _braced(template, dollar, variables, unset=unset, depth=depth)
-            parts.append(text)
-        elif match := _NAME.match(template, dollar + 1):
-            parts.append(_value(match.group(), variables, unset))
+    return _Template(template, variables, unset).expand(0, len(template), depth=0)
+
+
+class _Template:
+    """A text with references; its braces are paired once, so that deep nesting costs no more than flat text."""
+
+    def __init__(self, text: str, variables: Mapping[str, str], unset: Unset) -> None:
+        self._text = text
+        self._variables = variables
+        self._unset = unset
+        self._closing: dict[int, int] = {}
+        opened: list[int] = []
+        for brace in _BRACE.finditer(text):
+            if brace.group() == "{":
+                opened.append(brace.start())
+            elif opened:
+                self._closing[opened.pop()] = brace.start()
+
+    def expand(self, position: int, end: int, *, depth: int) -> str:
+        """Return a part of the text with its references replaced."""
+        if depth > _MAX_NESTING:
+            msg = "references are nested too deeply"
+            raise TemplateError(msg)
+        parts: list[str] = []
+        while match := _DOLLAR.search(self._text, position, end):
+            parts.append(self._text[position : match.start()])
             position = match.end()
-        else:
-            parts.append("$")
-            position = dollar + 1
-    parts.append(template[position:])
-    result = "".join(parts)
-    if len(result) > _MAX_LENGTH:
-        msg = "the value becomes too long"
-        raise TemplateError(msg)
-    return result
+            escaped, brace, name = match.groups()
+            if escaped:
+                parts.append("$" * ((len(escaped) + 1) // 2))
+            elif brace:
+                text, position = self._braced(match.start(), depth=depth)
+                parts.append(text)
+            else:
+                parts.append(self._value(name) if name else "$")
+        parts.append(self._text[position:end])
+        result = "".join(parts)
+        if len(result) > _MAX_LENGTH:
+            msg = "the value becomes too long"
+            raise TemplateError(msg)
+        return result
 
+    def _value(self, name: str) -> str:
+        if name not in self._variables:
+            self._unset(name)
+        return self._variables.get(name, "")
 
-def _value(name: str, variables: Mapping[str, str], unset: Unset) -> str:
-    if name not in variables:
-        unset(name)
-    return variables.get(name, "")
+    def _braced(self, dollar: int, *, depth: int) -> tuple[str, int]:
+        """Return what ``${…}`` at ``dollar`` becomes, and where the text goes on."""
+        end = self._closing.get(dollar + 1, -1)
+        match = _NAME.match(self._text, dollar + 2)
+        if end < 0 or match is None or match.end() > end:
+            msg = f"{clip(self._text[dollar : dollar + 40])} is no reference"
+            raise TemplateError(msg)
+        name = match.group()
+        if match.end() == end:
+            return self._value(name), end + 1
+        operator = _OPERATOR.match(self._text, match.end(), end)
+        if operator is None:
+            msg = f"{clip(self._text[dollar : end + 1])} is no reference"
+            raise TemplateError(msg)
+        value = self._variables.get(name)
+        present = value is not None and (value != "" or not operator.group().startswith(":"))
 
+        def word() -> str:
+            return self.expand(operator.end(), end, depth=depth + 1)
 
-def _braced(
-    template: str, dollar: int, variables: Mapping[str, str], *, unset: Unset, depth: int
-) -> tuple[str, int]:
-    """Return what ``${…}`` at ``dollar`` becomes, and where the text goes on."""
-    end = _closing(template, dollar + 1)
-    match = _NAME.match(template, dollar + 2)
-    if end < 0 or match is None or match.end() > end:
-        msg = f"{clip(template[dollar : dollar + 40])} is no reference"
-        raise TemplateError(msg)
-    name, rest = match.group(), template[match.end() : end]
-    if not rest:
-        return _value(name, variables, unset), end + 1
-    operator = _OPERATOR.match(rest)
-    if operator is None:
-        msg = f"{clip(template[dollar : end + 1])} is no reference"
-        raise TemplateError(msg)
-    value = variables.get(name)
-    present = value is not None and (value != "" or not operator.group().startswith(":"))
-
-    def word() -> str:
-        return substitute(rest[operator.end() :], variables, unset=unset, depth=depth + 1)
-
-    match operator.group()[-1]:
-        case "-":
-            text = value or "" if present else word()
-        case "+":
-            text = word() if present else ""
-        case _:
-            if not present:
-                raise RequiredError(name, word())
-            text = value or ""
-    return text, end + 1
-
-
-def _closing(template: str, opening: int) -> int:
-    """Return where the brace at ``opening`` is closed, or -1."""
-    level = 0
-    for index in range(opening, len(template)):
-        if template[index] == "{":
-            level += 1
-        elif template[index] == "}":
-            level -= 1
-            if level == 0:
-                return index
-    return -1
+        match operator.group()[-1]:
+            case "-":
+                text = value or "" if present else word()
+            case "+":
+                text = word() if present else ""
+            case _:
+                if not present:
+                    raise RequiredError(name, word())
+                text = value or ""
+        return text, end + 1
 
 
 def interpolate(data: Any, variables: Mapping[str, str], report: Report) -> Any:

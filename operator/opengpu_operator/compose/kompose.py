@@ -15,7 +15,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +32,8 @@ _NAME: Final = "compose.yaml"
 _ALLOWED: Final = frozenset({("apps/v1", "Deployment"), ("v1", "Service")})
 _ARGUMENTS: Final = ("convert", "--stdout", "--with-kompose-annotation=false", "--volumes", "emptyDir")
 _CHUNK: Final = 64 * 1024
+#: Of its output; a Deployment has ten levels.
+_DEPTH: Final = 32
 
 
 class KomposeError(Exception):
@@ -90,9 +92,12 @@ class Kompose:
             "COMPOSE_DISABLE_ENV_FILE": "1",
             "COMPOSE_PROJECT_NAME": "opengpu",
         }
+        loop = asyncio.get_running_loop()
         try:
-            process = await asyncio.create_subprocess_exec(
-                self._path,
+            # As asyncio.create_subprocess_exec does it, which keeps the transport to itself.
+            transport, protocol = await loop.subprocess_exec(
+                lambda: asyncio.subprocess.SubprocessStreamProtocol(limit=_CHUNK, loop=loop),
+                str(self._path),
                 *arguments,
                 cwd=directory,
                 env=environment,
@@ -105,6 +110,7 @@ class Kompose:
         except OSError as error:
             msg = f"kompose can't be started: {error.strerror}"
             raise KomposeError(msg) from error
+        process = asyncio.subprocess.Process(transport, protocol, loop)
         try:
             async with asyncio.timeout(self._time_limit):
                 output = await self._read(process)
@@ -116,6 +122,8 @@ class Kompose:
             # Also after success: nothing it started may live on.
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+            # Whoever left the group may hold the other end of the pipe for ever.
+            transport.close()
             await process.wait()
         if status != 0:
             msg = f"kompose ended with status {status}"
@@ -148,8 +156,7 @@ def _limit() -> None:
 
 def _deployments(output: bytes) -> dict[str, dict[str, Any]]:
     try:
-        # Every scalar as text: kompose's YAML and ours differ in what else they could be.
-        documents = [document for document in yaml.load_all(output, Loader=yaml.CBaseLoader) if document]
+        documents = list(_documents(yaml.parse(output, Loader=yaml.CBaseLoader)))
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         msg = "kompose's output is not YAML"
         raise KomposeError(msg) from error
@@ -169,4 +176,32 @@ def _deployments(output: bytes) -> dict[str, dict[str, Any]]:
                 msg = "kompose made an object without a name of its own"
                 raise KomposeError(msg)
             result[name] = document
+    return result
+
+
+def _documents(events: Iterator[Any]) -> Iterator[Any]:
+    """Yield what is not empty, every scalar as text: kompose's YAML and ours differ in what else they could be."""
+    for event in events:
+        if isinstance(event, yaml.DocumentStartEvent) and (document := _value(next(events), events)):
+            yield document
+
+
+def _value(event: Any, events: Iterator[Any], depth: int = 1) -> Any:
+    if isinstance(event, yaml.ScalarEvent):
+        return event.value
+    if depth > _DEPTH or isinstance(event, yaml.AliasEvent):
+        # PyYAML's own loader ends the process where C's stack ends.
+        msg = "kompose's output is not plain"
+        raise KomposeError(msg)
+    if isinstance(event, yaml.SequenceStartEvent):
+        items = []
+        while not isinstance(event := next(events), yaml.SequenceEndEvent):
+            items.append(_value(event, events, depth + 1))
+        return items
+    result: dict[str, Any] = {}
+    while not isinstance(event := next(events), yaml.MappingEndEvent):
+        if not isinstance(event, yaml.ScalarEvent) or event.value in result:
+            msg = "kompose's output is not plain"
+            raise KomposeError(msg)
+        result[event.value] = _value(next(events), events, depth + 1)
     return result

@@ -22,7 +22,7 @@ MAX_DEPTH: Final = 64
 MAX_NODES: Final = 10_000
 MAX_ALIASES: Final = 500
 #: All text of the file once its aliases are expanded.
-MAX_TEXT: Final = 1024 * 1024
+MAX_TEXT: Final = 512 * 1024
 
 _INTEGER: Final = re.compile(r"[-+]?(0b[01]+|0o?[0-7]+|0x[0-9a-fA-F]+|[0-9]+)")
 _FLOAT: Final = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
@@ -46,7 +46,7 @@ _TAGS: Final = frozenset(
     }
 )
 _BOM: Final = "\N{ZERO WIDTH NO-BREAK SPACE}"
-_CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_CONTROL: Final = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ufffe\uffff]")
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Document:
     """Where ``!reset`` and ``!override`` stand: what is merged there is forgotten."""
 
 
-@dataclass
+@dataclass(slots=True)
 class _Node:
     """A node that was read; ``size``, ``text`` and ``depth`` are those of its whole expanded tree."""
 
@@ -76,9 +76,10 @@ class _Node:
 
 
 class _LimitError(Exception):
-    def __init__(self, reason: FindingReason, mark: Any) -> None:
+    def __init__(self, reason: FindingReason, mark: Any, *, message: str = "") -> None:
         super().__init__(reason)
         self.reason = reason
+        self.message = message
         self.at = (mark.line + 1, mark.column + 1)
 
 
@@ -111,7 +112,7 @@ def load(text: str, report: Report) -> Document | None:
     try:
         root = _Composer(text).compose()
     except _LimitError as error:
-        report.add(error.reason, at=error.at)
+        report.add(error.reason, message=error.message, at=error.at)
         return None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
@@ -136,6 +137,7 @@ class _Composer:
         self._events = yaml.parse(text, Loader=yaml.CSafeLoader)
         self._anchors: dict[str, _Node] = {}
         self._aliases = 0
+        self._nodes = 0
 
     def compose(self) -> _Node | None:
         root: _Node | None = None
@@ -152,9 +154,17 @@ class _Composer:
             raise _LimitError(FindingReason.TOO_DEEP, event.start_mark)
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event, depth=depth)
+        # Already while reading: lists in lists are added up only when they end.
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise _LimitError(FindingReason.TOO_MANY_NODES, event.start_mark)
         mark = event.start_mark
         node = _Node(line=mark.line + 1, column=mark.column + 1, tag=event.tag, value=None, kind="scalar")
         if isinstance(event, yaml.ScalarEvent):
+            if "\0" in event.value:
+                # Escaped in quotes; no program, variable or path can hold it.
+                message = "The file contains the control character U+0000."
+                raise _LimitError(FindingReason.BAD_ENCODING, mark, message=message)
             node.value = event.value
             node.text = len(event.value)
             node.plain = event.style is None or event.style == ""
@@ -195,8 +205,11 @@ class _Composer:
         parent.size += child.size
         parent.text += child.text
         parent.depth = max(parent.depth, child.depth + 1)
-        if parent.size > MAX_NODES or parent.text > MAX_TEXT:
+        if parent.size > MAX_NODES:
             raise _LimitError(FindingReason.TOO_MANY_NODES, event.start_mark)
+        if parent.text > MAX_TEXT:
+            message = f"The file has more than {MAX_TEXT // 1024} KiB of text once its aliases are expanded."
+            raise _LimitError(FindingReason.TOO_MANY_NODES, event.start_mark, message=message)
 
 
 _LEFT_OUT: Final = object()

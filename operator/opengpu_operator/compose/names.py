@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 MAX_LABEL: Final = 63
+_MAX_DOMAIN: Final = 253
 _LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _FORBIDDEN: Final = re.compile(r"[^a-z0-9-]+")
 #: A host's name, and the port after it.
@@ -42,6 +43,11 @@ def is_label(name: str) -> bool:
     return bool(_LABEL.fullmatch(name))
 
 
+def is_domain(name: str) -> bool:
+    """Whether DNS allows a name, which may have several labels."""
+    return len(name) <= _MAX_DOMAIN and all(map(is_label, name.split(".")))
+
+
 def label(name: str) -> str:
     """Return the DNS label nearest to a name: lower case, everything else a hyphen, hashed where nothing is left."""
     result = _FORBIDDEN.sub("-", name.lower()).strip("-")
@@ -66,9 +72,11 @@ def unique_labels(names: Iterable[str], *, reserved: Iterable[str] = ()) -> dict
     for name in listed:
         if name in result:
             continue
-        wanted = label(name)
-        if wanted in taken:
-            wanted = f"{wanted[: MAX_LABEL - 9].rstrip('-')}-{digest(name)}"
+        wanted, salt = label(name), ""
+        while wanted in taken:
+            # Eight characters of a hash can be made to meet, too.
+            wanted = f"{wanted[: MAX_LABEL - 9].rstrip('-')}-{digest(name + salt)}"
+            salt += "+"
         taken.add(wanted)
         result[name] = wanted
     return {name: result[name] for name in listed}

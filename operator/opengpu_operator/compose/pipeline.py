@@ -30,6 +30,8 @@ from opengpu_operator.compose.findings import FindingReason, Report
 PROJECT_NAME: Final = "COMPOSE_PROJECT_NAME"
 _PROJECT: Final = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _DEFAULT_NAME: Final = "opengpu"
+#: Of a translation as JSON: it is kept in one object, and its files become one, for which etcd has room.
+MAX_RESULT: Final = 1024 * 1024
 
 
 class Converter(Protocol):
@@ -60,6 +62,11 @@ async def translate(text: bytes | str, options: TranslateOptions, *, kompose: Co
     result.files = intended.files
     result.worker = intended.worker
     result.findings = report.findings()
+    if len(result.model_dump_json()) > MAX_RESULT:
+        report.add(
+            FindingReason.TOO_LARGE, (), "What the file becomes is larger than an object in a cluster can be."
+        )
+        return Translation(digest=result.digest, environment=options.environment, findings=report.findings())
     return result
 
 

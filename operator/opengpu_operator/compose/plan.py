@@ -392,10 +392,10 @@ class _Planner:
             if target == _GATEWAY:
                 continue
             try:
-                address = str(ipaddress.ip_address(target.strip("[]")))
+                address = "" if "%" in target else str(ipaddress.ip_address(target.strip("[]")))
             except ValueError:
                 address = ""
-            if address and all(names.is_label(part.lower()) for part in host.split(".")):
+            if address and names.is_domain(host.lower()):
                 result.setdefault(address, []).append(host.lower())
             else:
                 self._report.add(

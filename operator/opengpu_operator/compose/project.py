@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from opengpu_operator.compose import values
 from opengpu_operator.compose.findings import FindingReason, Path, Report, clip
-from opengpu_operator.compose.load import MAX_NODES
+from opengpu_operator.compose.load import MAX_NODES, MAX_TEXT
 
 ALL_PROFILES: Final = "*"
 #: How long the place of a service is.
@@ -23,6 +23,8 @@ _VARIABLES: Final = frozenset(
 )
 #: What a service waits for, and what it waits for where nothing is said.
 _STARTED: Final = {"condition": "service_started", "required": True}
+#: So much text counts as one node.
+_CHARACTERS: Final = MAX_TEXT // MAX_NODES
 
 
 @dataclass(frozen=True)
@@ -334,9 +336,12 @@ def _without(value: dict[str, Any], places: Iterable[Path]) -> dict[str, Any]:
 
 
 def _size(value: Any) -> int:
+    """Return how much a value counts: one for each node, and as much for its text as the limits of a file allow."""
     if isinstance(value, dict):
-        return 1 + sum(map(_size, value.values()))
-    return 1 + sum(map(_size, value)) if isinstance(value, list) else 1
+        return 1 + sum(_size(key) + _size(item) for key, item in value.items())
+    if isinstance(value, list):
+        return 1 + sum(map(_size, value))
+    return 1 + (len(value) // _CHARACTERS if isinstance(value, str) else 0)
 
 
 def merge_service(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

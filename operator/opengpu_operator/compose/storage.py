@@ -6,6 +6,7 @@ exchanging files is what people use it for; a path below another shared one is a
 
 from __future__ import annotations
 
+import bisect
 import posixpath
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -137,17 +138,35 @@ def _service(
 
 
 def _shared_roots(project: Project) -> list[str]:
-    """Return host paths that are bound and hold other bound ones; a project's own directory isn't one."""
-    sources = {
-        hostpaths.absolute(entry.mount.source).rstrip("/")
-        for service in project.services.values()
-        for entry in service.mounts
-        if entry.mount.kind == "bind" and not _left_out(entry.mount)
-    }
-    shareable = {source for source in sources if posixpath.basename(source) not in ("", ".", "..", "~")}
-    return sorted(
-        (root for root in shareable if any(source.startswith(f"{root}/") for source in sources)), key=len
+    """Return, in order and ending in a slash, the bound host paths that hold other bound ones.
+
+    A project's own directory isn't one, nor is one inside of another.
+    """
+    sources = sorted(
+        {
+            hostpaths.absolute(entry.mount.source).rstrip("/")
+            for service in project.services.values()
+            for entry in service.mounts
+            if entry.mount.kind == "bind" and not _left_out(entry.mount)
+        }
     )
+    roots: list[str] = []
+    for root in sorted(f"{source}/" for source in sources):
+        following = bisect.bisect_left(sources, root)
+        if (
+            posixpath.basename(root[:-1]) not in ("", ".", "..", "~")
+            and sources[following : following + 1]
+            and sources[following].startswith(root)
+            and not (roots and root.startswith(roots[-1]))
+        ):
+            roots.append(root)
+    return roots
+
+
+def _root_of(source: str, roots: list[str]) -> str:
+    """Return the shared path that holds a host path, or the path itself."""
+    before = bisect.bisect(roots, source)
+    return roots[before - 1][:-1] if before and source.startswith(roots[before - 1]) else source
 
 
 def _left_out(mount: values.Mounted) -> bool:
@@ -170,6 +189,8 @@ class _Planner:
     def of(self, service: Definition) -> list[_Placed | _Memory | _File]:
         """Return what a service mounts."""
         self._found = {}
+        if self._count > MAX_MOUNTS:
+            return []
         for entry in self._inherited(service):
             if self._count > MAX_MOUNTS:
                 break
@@ -188,15 +209,15 @@ class _Planner:
     def _inherited(self, service: Definition) -> list[MountEntry]:
         """Return a service's mounts with those it takes from others, as far as they take none themselves."""
         inherited: list[MountEntry] = []
-        for written in values.strings(service.get("volumes_from")):
-            name, _, mode = written.partition(":")
+        named = (written.partition(":") for written in values.strings(service.get("volumes_from")))
+        for name, read_only in dict.fromkeys((name, mode == "ro") for name, _, mode in named):
             other = self._project.services.get(name)
             for entry in other.mounts if other else []:
                 mount = entry.mount
                 taken = replace(
                     mount,
                     source=mount.source or f"{name}:{mount.target}",
-                    read_only=mount.read_only or mode == "ro",
+                    read_only=mount.read_only or read_only,
                 )
                 inherited.append(MountEntry(taken, entry.path))
         own = {entry.mount.target for entry in service.mounts}
@@ -254,7 +275,7 @@ class _Planner:
         elif _left_out(mount):
             self._report.add(FindingReason.BIND_DROPPED, entry.path, f"{shown} of the host is not mounted.")
         else:
-            root = next((root for root in self._roots if source.startswith(f"{root}/")), source)
+            root = _root_of(source, self._roots)
             self._report.add(
                 FindingReason.BIND_REPLACED, entry.path, f"{shown} of the host becomes an empty volume."
             )
@@ -264,13 +285,18 @@ class _Planner:
             self._put(mount.target, placed)
 
     def _memory(self, target: str, size: int | str | None, path: Path) -> None:
-        cleaned = "/" + posixpath.normpath(target).lstrip("/")
-        if not target.startswith("/") or cleaned == "/" or ":" in target:
+        if (cleaned := self._path(target, path)) is not None:
+            self._put(cleaned, _Memory(cleaned, size, path))
+
+    def _path(self, target: str, path: Path) -> str | None:
+        """Return a path in the container, or report that it is none."""
+        try:
+            return values.container_path(target)
+        except ValueError as error:
             self._report.add(
-                FindingReason.BAD_VALUE, path, f"{clip(target)} is no path to mount something at."
+                FindingReason.BAD_VALUE, path, f"Nothing can be mounted at {clip(target)}: {error}."
             )
-            return
-        self._put(cleaned, _Memory(cleaned, size, path))
+            return None
 
     def _shared_memory(self, service: Definition) -> None:
         written = service.get("shm_size")
@@ -291,14 +317,13 @@ class _Planner:
         target = values.text(entry.get("target")) or source
         if not target.startswith("/"):
             target = posixpath.join("/run/secrets" if kind == "secrets" else "/", target)
-        target = "/" + posixpath.normpath(target).lstrip("/")
+        place = self._path(target, path)
         mode = entry.get("mode")
         try:
             bits = None if mode is None else int(mode, 8) if isinstance(mode, str) else values.integer(mode)
         except ValueError:
             bits = -1
-        if target == "/" or ":" in target:
-            self._report.add(FindingReason.BAD_VALUE, path, f"{clip(target)} is no path of a file.")
+        if place is None:
             return
         if bits is not None and not 0 <= bits <= 0o777:
             self._report.add(FindingReason.BAD_VALUE, path, f"{clip(mode)} is no file mode.")
@@ -306,7 +331,7 @@ class _Planner:
         if bits is not None:
             bits = _for_everyone(bits, entry)
         if isinstance(self._project.section(kind).get(source), dict):
-            self._put(target, _File(f"{kind.removesuffix('s')}:{source}", target, bits, path))
+            self._put(place, _File(f"{kind.removesuffix('s')}:{source}", place, bits, path))
 
 
 def _tmpfs_options(flags: str) -> tuple[int | None, list[str]]:

@@ -36,6 +36,10 @@ _MAX_DURATION: Final = 64
 #: The ports of a longer range aren't told apart: no pod declares thousands.
 MAX_PORT_RANGE: Final = 256
 _MAX_PORT: Final = 65535
+#: Of a command in one string; each costs as much as an entry of a list.
+MAX_WORDS: Final = 512
+#: Linux' own limit.
+MAX_PATH: Final = 4096
 _WINDOWS: Final = re.compile(r"[A-Za-z]:[\\/]")
 _NAMED: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 #: From and below these, Go writes numbers with an exponent.
@@ -204,6 +208,9 @@ class _Splitter:
             msg = "the command has an unclosed quote"
             raise ValueError(msg)
         self._end()
+        if len(self._words) > MAX_WORDS:
+            msg = f"a command in one string has at most {MAX_WORDS} words"
+            raise ValueError(msg)
         return Command(self._words, cut=line[index:])
 
     def _add(self, text: str) -> None:
@@ -368,13 +375,25 @@ class Mounted:
 def mount(value: Any) -> Mounted:
     """Return a mount, given in the short or in the long form."""
     result = _long_mount(value) if isinstance(value, dict) else _short_mount(text(value))
-    if not result.target.startswith("/"):
-        msg = "the path in the container has to be absolute"
-        raise ValueError(msg)
-    if result.target == "/" or ":" in result.target:
-        msg = "the path in the container can't be / or hold a colon"
+    if len(result.source) > MAX_PATH or len(result.sub_path) > MAX_PATH:
+        msg = "the path is longer than a path can be"
         raise ValueError(msg)
     return result
+
+
+def container_path(path: str) -> str:
+    """Return a path to mount something at, without ``//``, ``.`` and ``..``."""
+    cleaned = "/" + posixpath.normpath(path).lstrip("/")
+    if not path.startswith("/"):
+        msg = "the path in the container has to be absolute"
+        raise ValueError(msg)
+    if cleaned == "/" or ":" in cleaned:
+        msg = "the path in the container can't be / or hold a colon"
+        raise ValueError(msg)
+    if len(path) > MAX_PATH or not cleaned.isprintable():
+        msg = "the path in the container is too long, or holds control characters"
+        raise ValueError(msg)
+    return cleaned
 
 
 def _long_mount(value: dict[str, Any]) -> Mounted:
@@ -393,7 +412,7 @@ def _long_mount(value: dict[str, Any]) -> Mounted:
     return Mounted(
         kind=kind,
         source=source,
-        target=_clean(target),
+        target=container_path(target),
         read_only=boolean(value.get("read_only") or False),
         sub_path=sub_path,
         size=size(tmpfs["size"]) if tmpfs.get("size") is not None else None,
@@ -426,14 +445,8 @@ def _short_mount(value: str) -> Mounted:
     return Mounted(
         kind="volume" if not source or _NAMED.fullmatch(source) else "bind",
         source=source,
-        target=_clean(target),
+        target=container_path(target),
         read_only="ro" in flags,
         is_directory=source.endswith("/") or target.endswith("/"),
         options=tuple(flag for flag in flags if flag not in ("", "ro", "rw")),
     )
-
-
-def _clean(path: str) -> str:
-    """Return a path without ``//``, ``.`` and ``..``."""
-    cleaned = posixpath.normpath(path)
-    return "/" + cleaned.lstrip("/") if path.startswith("/") else cleaned

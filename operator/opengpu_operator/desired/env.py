@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterable
 from typing import Any
@@ -18,6 +19,7 @@ _STRIPPED = re.compile(
     r"|LD_(?:AUDIT|DEBUG|DEBUG_OUTPUT|DYNAMIC_WEAK|ORIGIN_PATH|PRELOAD|PROFILE|PROFILE_OUTPUT)"
     r"|GCONV_PATH|GLIBC_TUNABLES"
 )
+_ABSOLUTE = re.compile(r"/(?!/|(?:proc|dev)(?:/|\Z))")
 #: The runtime's word for no GPU at all; without it an image may say ``all``.
 NO_GPU: Entry = {"name": "NVIDIA_VISIBLE_DEVICES", "value": "void"}
 DRIVER_CAPABILITIES: Entry = {
@@ -34,10 +36,12 @@ NPROC: Entry = {
 def is_stripped(item: Entry) -> bool:
     """Return whether a container doesn't get a variable."""
     if item["name"] == "LD_LIBRARY_PATH":
-        # Absolute directories are the image's own; the GPU's hooks would search relative ones too. What a Secret
-        # holds is unknown.
-        paths = item.get("value", ".").split(":")
-        return any(path and not path.startswith(("/", "$")) for path in paths)
+        # Absolute directories are the image's own; the GPU's hooks would search relative ones too (an empty one is the
+        # current directory), and those of their process. What a Secret holds is unknown.
+        value = item.get("value", ".")
+        return value != "" and not all(
+            _ABSOLUTE.match(posixpath.normpath(path)) for path in re.split("[:;]", value)
+        )
     return _STRIPPED.fullmatch(item["name"]) is not None
 
 

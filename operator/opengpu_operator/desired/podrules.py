@@ -100,7 +100,12 @@ def violations(spec: Object, *, profile: Literal["baseline", "restricted"]) -> l
             found.append(
                 f"volume {volume.get('name')} may not be {', '.join(sorted(sources - _VOLUME_SOURCES))}"
             )
-    for container in [*(spec.get("initContainers") or []), *spec["containers"]]:
+    containers = [*(spec.get("initContainers") or []), *spec["containers"]]
+    for what, named in (("volumes", spec.get("volumes") or []), ("containers", containers)):
+        # The API server would refuse them too, but only later and again and again.
+        if len({item["name"] for item in named}) < len(named):
+            found.append(f"two {what} have the same name")
+    for container in containers:
         found += [
             f"{container['name']}: {problem}" for problem in _container(container, restricted=restricted)
         ]

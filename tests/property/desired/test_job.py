@@ -2,7 +2,6 @@
 
 import copy
 import json
-import re
 from typing import Any
 
 from hypothesis import HealthCheck, event, given, settings
@@ -25,11 +24,9 @@ from opengpu_operator.api.translation import (
     Volume,
 )
 from opengpu_operator.desired.job import build
-from tests.support import jobs
+from tests.support import jobs, manifest
+from tests.support.manifest import workloads
 
-LABEL = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
-GATE = re.compile(r"opengpu\.network/[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?")
-VALUE = re.compile(r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?")
 SERVICES = ["api", "db", "web", "init", "x" * 63, "x" * 62 + "y", "job", "r-web", "v-data", "0"]
 VOLUMES = ["data", "models", "w" * 63, "w" * 62 + "z"]
 PATHS = ["/data", "/root/.ollama", "/gpux_job", "/gpux_usr/cache", "/srv/"]
@@ -138,14 +135,6 @@ configurations = st.fixed_dictionaries(
 )
 
 
-def workloads(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [obj for obj in objects if obj["kind"] in {"Deployment", "Job"}]
-
-
-def templates(objects: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [obj["spec"]["template"] for obj in workloads(objects)]
-
-
 def component(obj: dict[str, Any]) -> str:
     return str(obj["metadata"]["labels"]["app.kubernetes.io/component"])
 
@@ -173,95 +162,9 @@ def test_any_job(translation, spec, configuration, environment):
     again = build(Translation.model_validate_json(translation.model_dump_json()), context, configured)
     assert again == made
     assert json.loads(json.dumps(objects)) == objects
-    check_names(objects)
-    check_references(objects)
-    check_security(objects, restricted="pods" in configuration)
+    manifest.check(objects, restricted="pods" in configuration)
     check_worker_port(objects)
     check_order(made)
-
-
-def check_names(objects):
-    keys = [(obj["kind"], obj["metadata"]["name"]) for obj in objects]
-    assert len(set(keys)) == len(keys)
-    for obj in objects:
-        assert LABEL.fullmatch(obj["metadata"]["name"])
-        for value in obj["metadata"]["labels"].values():
-            assert VALUE.fullmatch(value)
-    for template in templates(objects):
-        pod = template["spec"]
-        volumes = [volume["name"] for volume in pod.get("volumes", [])]
-        containers = [item["name"] for item in [*pod["containers"], *pod.get("initContainers", [])]]
-        for group in (volumes, containers):
-            assert len(set(group)) == len(group)
-            assert all(re.fullmatch(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?", name) for name in group)
-        for gate in pod.get("schedulingGates", []):
-            assert GATE.fullmatch(gate["name"])
-
-
-def check_references(objects):
-    have = {(obj["kind"], obj["metadata"]["name"]): obj for obj in objects}
-    for template in templates(objects):
-        pod = template["spec"]
-        assert ("Service", pod["subdomain"]) in have
-        volumes = {volume["name"] for volume in pod.get("volumes", [])}
-        mounted = set()
-        for item in [*pod["containers"], *pod.get("initContainers", [])]:
-            paths = [mount["mountPath"].rstrip("/") for mount in item.get("volumeMounts", [])]
-            assert len(set(paths)) == len(paths)
-            mounted |= {mount["name"] for mount in item.get("volumeMounts", [])}
-        assert mounted <= volumes
-        for volume in pod.get("volumes", []):
-            if "persistentVolumeClaim" in volume:
-                assert ("PersistentVolumeClaim", volume["persistentVolumeClaim"]["claimName"]) in have
-            for kind, name, field in (("ConfigMap", "configMap", "name"), ("Secret", "secret", "secretName")):
-                if name in volume:
-                    source = have[kind, volume[name][field]]
-                    keys = {**source.get("data", {}), **source.get("stringData", {})}
-                    assert {item["key"] for item in volume[name].get("items", [])} <= set(keys)
-    claims = {name for kind, name in have if kind == "PersistentVolumeClaim"}
-    used = {
-        volume["persistentVolumeClaim"]["claimName"]
-        for template in templates(objects)
-        for volume in template["spec"].get("volumes", [])
-        if "persistentVolumeClaim" in volume
-    }
-    assert claims == used, "a volume that nobody mounts"
-    for obj in objects:
-        for rule in obj["spec"]["rules"] if obj["kind"] == "Ingress" else ():
-            (path,) = rule["http"]["paths"]
-            backend = path["backend"]["service"]
-            service = have["Service", backend["name"]]
-            assert backend["port"]["number"] in [port["port"] for port in service["spec"]["ports"]]
-            selector = service["spec"]["selector"].items()
-            assert any(selector <= template["metadata"]["labels"].items() for template in templates(objects))
-
-
-def check_security(objects, *, restricted):
-    """Check the fields of Kubernetes' Pod Security Standards, as its documentation lists them."""
-    for template in templates(objects):
-        pod = template["spec"]
-        assert not {"hostNetwork", "hostPID", "hostIPC", "serviceAccountName"} & set(pod)
-        assert pod["automountServiceAccountToken"] is False
-        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        for volume in pod.get("volumes", []):
-            (kind,) = set(volume) - {"name"}
-            assert kind in {"configMap", "emptyDir", "persistentVolumeClaim", "secret"}
-        for item in [*pod["containers"], *pod.get("initContainers", [])]:
-            context = item["securityContext"]
-            assert context["allowPrivilegeEscalation"] is False
-            assert not context.get("privileged")
-            assert not any("hostPort" in port for port in item.get("ports", []))
-            added = set(context.get("capabilities", {}).get("add", []))
-            if restricted:
-                assert context["runAsNonRoot"] is True
-                assert context["capabilities"]["drop"] == ["ALL"]
-                assert added <= {"NET_BIND_SERVICE"}
-            values = {entry["name"]: entry.get("value") for entry in item["env"]}
-            has_gpu = "nvidia.com/gpu" in item["resources"]["limits"]
-            assert values.get("NVIDIA_VISIBLE_DEVICES") == (None if has_gpu else "void")
-            assert "LD_PRELOAD" not in values
-            holds_token = any(mount["name"] == "gpux-token" for mount in item.get("volumeMounts", []))
-            assert holds_token == (item["name"] == "gpux-agent")
 
 
 def check_worker_port(objects):

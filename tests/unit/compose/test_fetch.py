@@ -5,17 +5,27 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import io
 import ipaddress
+import itertools
 import re
+import resource
 import socket
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import time
+import zipfile
+import zlib
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 
 import pytest
 
 from opengpu_operator.api.reasons import Reason
+from opengpu_operator.api.translation import TranslateOptions
 from opengpu_operator.compose import fetch as subject
+from opengpu_operator.compose import pipeline
 from opengpu_operator.compose.addresses import is_public
 from opengpu_operator.compose.fetch import Fetcher, FetchError, resolve_by_system
+from tests.support.compose import Echo
 
 COMPOSE = b"services: {app: {image: x}}\n"
 
@@ -27,6 +37,7 @@ class Trap:
         self.connections = 0
         self.requests: list[bytes] = []
         self.answers: dict[str, bytes] = {}
+        self.streams: dict[str, Iterator[bytes]] = {}
         self.slow = asyncio.Event()
         self.port = 0
 
@@ -38,8 +49,12 @@ class Trap:
             path = head.split()[1].decode()
             if path == "/slow":
                 await self.slow.wait()
-            writer.write(self.answers.get(path, response(COMPOSE)))
-            await writer.drain()
+            for part in self.streams.get(path, [self.answers.get(path, response(COMPOSE))]):
+                writer.write(part)
+                await writer.drain()
+                if len(part) == 1:
+                    # One that drips: a byte now and then.
+                    await asyncio.sleep(0.01)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -51,6 +66,21 @@ def response(body: bytes, *, status: str = "200 OK", headers: str = "", length: 
     return (
         f"HTTP/1.1 {status}\r\nContent-Length: {size}\r\nConnection: close\r\n{headers}\r\n".encode() + body
     )
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+
+
+def endless(head: bytes, part: bytes) -> Callable[[], Iterator[bytes]]:
+    """Return a stream that starts with ``head`` and never ends."""
+    return lambda: itertools.chain([head], itertools.repeat(part))
+
+
+def drip(data: bytes) -> Callable[[], Iterator[bytes]]:
+    """Return a stream of single bytes that goes on with the last one for ever."""
+    single = [bytes([byte]) for byte in data]
+    return lambda: itertools.chain(single, itertools.repeat(single[-1]))
 
 
 def redirect(location: str, status: str = "302 Found") -> bytes:
@@ -150,6 +180,42 @@ ADDRESSES = [
         "[5f00::1]",
         "[::ffff:0:127.0.0.1]",
     ),
+    *(
+        "[64:ff9b::127.0.0.1]",
+        "[64:ff9b::a00:1]",
+        "[64:ff9b::a9fe:a9fe]",
+        "[2002:a9fe:a9fe::1]",
+        "[2002:c0a8:101::]",
+        "[2001::1]",
+        "[2001:20::1]",
+        "[2620:4f:8000::1]",
+        "[fec0::1]",
+        "[::169.254.169.254]",
+        "[::ffff:a9fe:a9fe]",
+        "[0000:0000:0000:0000:0000:ffff:7f00:0001]",
+        "[::1]x",
+        "x[::1]",
+        "[::1].",
+        "[fe80::1%251]",
+    ),
+    *(
+        "0x7f.0x1",
+        "0177.1",
+        "127.0.0.1.1",
+        "0127.0.0.1",
+        "0x7f000001.",
+        "000000000177.0.0.1",
+        "4294967295",
+        "127.0.1.",
+        "0b1111111",
+        "1e3",
+        "\uff11\uff12\uff17.0.0.1",
+        "\u0661\u0662\u0667.0.0.1",
+        "127\uff0e0\uff0e0\uff0e1",
+        "loc\u00adalhost",
+        "\u2488\u2488\u2488\u2488",
+        "xn--127-0-0-1",
+    ),
 ]
 URLS = [
     *(f"https://{host}{{port}}/x" for host in ADDRESSES),
@@ -213,11 +279,25 @@ URLS = [
         "https://odd.test{port}/",
         "https://" + "a" * 3000,
     ),
+    *(
+        "https://example.com:{port}@127.0.0.1{port}/",
+        "https://127.0.0.1{port}:@example.com/",
+        "https://:@127.0.0.1{port}/",
+        "https://@127.0.0.1{port}/",
+        "https://a@b@127.0.0.1{port}/",
+        "https://example.com%40127.0.0.1{port}/",
+        "https://127.0.0.1{port}/@example.com/",
+        "https://127.0.0.1{port};@example.com/",
+        "https://example.com&@127.0.0.1{port}#@example.com/",
+        "https://[::1]@example.com{port}/",
+        "https://[example.com]{port}/",
+        "https://[v1.127.0.0.1]{port}/",
+    ),
 ]
 
 
 def test_there_are_enough_of_them() -> None:
-    assert len(set(URLS)) >= 120
+    assert len(set(URLS)) >= 190
 
 
 @pytest.mark.parametrize("url", URLS)
@@ -231,6 +311,8 @@ async def test_nothing_inside_is_connected_to(
         "mapped.test": ["::ffff:127.0.0.1"],
         "odd.test": ["fe80::1%lo"],
         **{key: ["127.0.0.1", "::1"] for key in ["localhost", "localhost.", "x.localhost"]},
+        # As a resolver that is too helpful would have it.
+        **{key: ["127.0.0.1"] for key in ["0b1111111", "1e3", "xn--127-0-0-1"]},
     }
     monkeypatch.setitem(subject._PORTS, "http", trap.port)
     monkeypatch.setitem(subject._PORTS, "https", trap.port)
@@ -261,6 +343,78 @@ async def test_a_name_that_changes_its_mind(trap: Trap) -> None:
     with pytest.raises(FetchError, match="not public"):
         await fetcher._check("https://rebind.test/x")
     assert trap.connections == 0
+
+
+PUBLIC, PRIVATE = "127.0.0.1", "127.0.0.2"
+
+
+@pytest.mark.parametrize(
+    ("answers", "error"),
+    [
+        ([[PUBLIC], [PRIVATE]], ""),
+        ([[PUBLIC, PRIVATE]], "not public"),
+        ([[PRIVATE, PUBLIC]], "not public"),
+        ([[PUBLIC, f"::ffff:{PRIVATE}"]], "not public"),
+        ([[PUBLIC, "::1"]], "not public"),
+        ([[PUBLIC] * 31 + [PRIVATE]], "not public"),
+        ([[PUBLIC] * 100 + [PRIVATE]], ""),
+        ([["127.0.0.3"], [PRIVATE]], "can't be fetched"),
+        ([[]], "no address"),
+        ([[PRIVATE + "\n", PUBLIC]], "can't be looked up"),
+        ([["inside.test"]], "can't be looked up"),
+        ([[""]], "can't be looked up"),
+        ([["fe80::1%lo", PUBLIC]], "not public"),
+    ],
+)
+async def test_names_that_mean_several_things(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch, answers: list[list[str]], error: str
+) -> None:
+    """Two servers on one port, of which one is private; nobody must get to that one, whatever a name means when."""
+    private = Trap()
+    server = await asyncio.start_server(private.handle, PRIVATE, trap.port)
+    monkeypatch.setitem(subject._PORTS, "http", trap.port)
+    monkeypatch.setattr(subject, "is_public", lambda address: str(address) in (PUBLIC, "127.0.0.3"))
+    asked: list[str] = []
+
+    async def rebinding(host: str, port: int, /) -> Sequence[str]:
+        del port
+        asked.append(host)
+        return answers[min(len(asked), len(answers)) - 1]
+
+    fetcher = Fetcher(allow_http=True, resolve=rebinding)
+    url = f"http://rebind.test:{trap.port}/x"
+    try:
+        if error:
+            with pytest.raises(FetchError, match=error):
+                await fetcher.fetch(url)
+        else:
+            assert (await fetcher.fetch(url)).text
+        assert asked == ["rebind.test"]
+        if len(answers) > 1:
+            # The next time it means the other one; so does a redirect to itself.
+            with pytest.raises(FetchError, match="not public"):
+                await fetcher.fetch(url)
+            asked.clear()
+            trap.answers["/again"] = redirect("/x")
+            with pytest.raises(FetchError):
+                await fetcher.fetch(f"http://rebind.test:{trap.port}/again")
+        assert private.connections == 0
+    finally:
+        server.close()
+        await server.wait_closed()
+
+
+async def test_names_that_nobody_answers_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "CONNECT_SECONDS", 0.1)
+
+    async def silent(host: str, port: int, /) -> Sequence[str]:
+        del host, port
+        await asyncio.Event().wait()
+        return []
+
+    with pytest.raises(FetchError, match="looked up") as caught:
+        await Fetcher(resolve=silent).fetch("https://silent.test/x")
+    assert caught.value.transient
 
 
 async def test_the_checked_address_is_connected_to_under_the_name(trap: Trap) -> None:
@@ -321,6 +475,18 @@ REDIRECTS = [
         "ftp://inside.test/",
         "http://2130706433/",
     ),
+    *(
+        "http://localhost:{port}/",
+        "http://inside.test@127.0.0.1:{port}/",
+        "http://[::1]:{port}/",
+        "http:/\\\\127.0.0.1:{port}/",
+        "\\\\127.0.0.1:{port}\\x",
+        "http://inside.test:{port}x/",
+        "http://other.test:{port}/",
+        "data:text/plain,services: {}",
+        "http://inside.test:1/",
+        "?" + "x" * 3000,
+    ),
 ]
 
 
@@ -379,6 +545,56 @@ async def test_bad_answers(trap: Trap, answer: bytes, reason: str, transient: bo
     assert (caught.value.reason, caught.value.transient) == (reason, transient)
 
 
+BOMB = zlib.compress(b"services: {}\n" * 1_000_000)
+
+
+def zipped() -> bytes:
+    held = io.BytesIO()
+    with zipfile.ZipFile(held, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("compose.yaml", b"services: {}\n" * 1_000_000)
+    return held.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "reason"),
+    [
+        *(
+            (f"Content-Encoding: {name}", gzip.compress(BOMB), "FetchFailed")
+            for name in (
+                *(
+                    "gzip",
+                    "GZIP",
+                    " x-gzip ",
+                    "deflate",
+                    "br",
+                    "zstd",
+                    "compress",
+                    "gzip, gzip",
+                    "identity, gzip",
+                ),
+                *("gzip;q=1", "x" * 5000, "\t", "aes128gcm"),
+            )
+            if name.strip()
+        ),
+        ("Content-Encoding: identity\r\nContent-Encoding: gzip", gzip.compress(BOMB), "NotAComposeFile"),
+        ("Content-Encoding:", BOMB, "NotAComposeFile"),
+        ("Content-Type: application/gzip", gzip.compress(BOMB), "NotAComposeFile"),
+        ("Content-Type: application/zlib", BOMB, "NotAComposeFile"),
+        ("Content-Type: application/zip", zipped(), "NotAComposeFile"),
+        ("Content-Type: text/plain", gzip.compress(gzip.compress(BOMB)), "NotAComposeFile"),
+        ("Transfer-Encoding: gzip", gzip.compress(BOMB), "NotAComposeFile"),
+        ("Transfer-Encoding: gzip, chunked", gzip.compress(BOMB), "FetchFailed"),
+    ],
+)
+async def test_nothing_is_unpacked(trap: Trap, headers: str, body: bytes, reason: str) -> None:
+    length = "" if "Transfer" in headers else f"Content-Length: {len(body)}\r\n"
+    trap.answers["/x"] = f"HTTP/1.1 200 OK\r\n{length}{headers}\r\n\r\n".encode() + body
+    with pytest.raises(FetchError) as caught:
+        await local().fetch(f"http://inside.test:{trap.port}/x")
+    assert caught.value.reason == reason
+    assert len(caught.value.message) < 200
+
+
 async def test_compressed_bytes_are_not_unpacked(trap: Trap) -> None:
     trap.answers["/x"] = response(gzip.compress(COMPOSE), headers="Content-Encoding: identity\r\n")
     with pytest.raises(FetchError, match="UTF-8"):
@@ -390,6 +606,158 @@ async def test_slow_servers(trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(FetchError) as caught:
         await local().fetch(f"http://inside.test:{trap.port}/slow")
     assert caught.value.transient
+
+
+@pytest.mark.parametrize(
+    ("stream", "reason"),
+    [
+        (endless(b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 1000), "FetchFailed"),
+        (endless(b"HTTP/1.1 200 ", b"x" * 10_000), "FetchFailed"),
+        (endless(HEAD, b"X-A: y\r\n" * 1000), "FetchFailed"),
+        (endless(HEAD + b"X-A: ", b"y" * 10_000), "FetchFailed"),
+        (endless(HEAD + b"\r\n", b"# endless\n" * 1000), "NotAComposeFile"),
+        (endless(HEAD + b"Content-Length: 99999999999\r\n\r\n", b"# long\n" * 1000), "NotAComposeFile"),
+        (endless(CHUNKED, b"1\r\n#\r\n" * 1000), "NotAComposeFile"),
+        (endless(CHUNKED, b"fff\r\n" + b"#" * 0xFFF + b"\r\n"), "NotAComposeFile"),
+        (endless(CHUNKED + b"1;", b"x=y;" * 1000), "FetchFailed"),
+        (endless(CHUNKED + b"0\r\n", b"X-A: y\r\n" * 1000), "FetchFailed"),
+        (endless(CHUNKED + b"1", b"0" * 1000), "FetchFailed"),
+        (drip(HEAD + b"X: y"), "FetchFailed"),
+        (drip(HEAD + b"\r\nservices: {}\n"), "FetchFailed"),
+        (drip(CHUNKED), "FetchFailed"),
+        (lambda: iter([HEAD + b"Content-Length: 99\r\n\r\n", *([b"#"] * 98), b""]), "FetchFailed"),
+    ],
+)
+async def test_endless_answers(
+    trap: Trap, monkeypatch: pytest.MonkeyPatch, stream: Callable[[], Iterator[bytes]], reason: str
+) -> None:
+    if reason == "FetchFailed":
+        # The others end by their size, and have the time for it.
+        monkeypatch.setattr(subject, "TOTAL_SECONDS", 0.5)
+    trap.streams["/x"] = stream()
+    before = time.monotonic()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(FetchError) as caught:
+        await local().fetch(f"http://inside.test:{trap.port}/x")
+    assert time.monotonic() - before < (5 if reason == "FetchFailed" else subject.TOTAL_SECONDS)
+    assert caught.value.reason == reason
+    # A hundred megabytes come in that time where nothing is kept of them.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 32 * 1024
+
+
+async def test_redirects_do_not_start_the_clock_again(trap: Trap, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "TOTAL_SECONDS", 2.0)
+    for number in range(1, 4):
+        # Each takes less than the time for all.
+        head = f"HTTP/1.1 302 x\r\nLocation: /{number + 1}\r\nContent-Length: 0\r\nX: ".encode()
+        trap.streams[f"/{number}"] = itertools.chain([head], itertools.repeat(b"y", 80), [b"\r\n\r\n"])
+    with pytest.raises(FetchError, match="longer than 2 s"):
+        await local().fetch(f"http://inside.test:{trap.port}/1")
+    assert trap.connections > 1
+
+
+async def test_one_that_never_shakes_hands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "TOTAL_SECONDS", 0.3)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(FetchError) as caught:
+            await local().fetch(f"https://inside.test:{port}/x")
+        assert caught.value.transient
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "reason"),
+    [
+        ("text/html; charset=utf-8", b"<!DOCTYPE html><html><body>GitHub</body></html>", "NotAComposeFile"),
+        ("text/html", COMPOSE, ""),
+        ("application/json", b'{"schemaVersion": 2, "layers": []}', "NotAComposeFile"),
+        (
+            "application/vnd.oci.image.index.v1+json",
+            b'{"mediaType": "application/vnd.oci.x"}',
+            "NotAComposeFile",
+        ),
+        ("application/octet-stream", COMPOSE, ""),
+        ("image/png", b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "NotAComposeFile"),
+        ("text/plain; charset=utf-16", "services: {}".encode("utf-16"), "NotAComposeFile"),
+        ("text/plain; charset=utf-16le", "services: {}".encode("utf-16-le"), "BadEncoding"),
+        ("text/yaml; charset=latin-1", "services: {é: {}}".encode("latin-1"), "NotAComposeFile"),
+        ("text/yaml; charset=utf-7", b"+AHM-ervices: {app: {image: x}}", "NotAComposeFile"),
+        ("text/x-dockerfile", b"FROM debian\nRUN x\n", "NotAComposeFile"),
+        ("application/x-sh", b"#!/bin/sh\nid\n", "NotAComposeFile"),
+        ("application/xml", b"<?xml version='1.0'?><services/>", "NotAComposeFile"),
+        ("multipart/form-data; boundary=x", b"--x\r\n\r\nservices: {}\r\n--x--", "BadYaml"),
+        ('application/x-yaml; charset="', COMPOSE, ""),
+        ("", b"404: Not Found", "NotAComposeFile"),
+    ],
+)
+async def test_what_servers_call_it_means_nothing(trap: Trap, kind: str, body: bytes, reason: str) -> None:
+    trap.answers["/x"] = response(body, headers=f"Content-Type: {kind}\r\n" if kind else "")
+    found = set()
+    try:
+        fetched = await local().fetch(f"http://inside.test:{trap.port}/x")
+    except FetchError as error:
+        found.add(error.reason)
+    else:
+        translation = await pipeline.translate(fetched.text, TranslateOptions(), kompose=Echo())
+        found = {finding.reason for finding in translation.findings if finding.severity == "error"}
+    assert found == {reason} - {""}
+
+
+SECRET = "hunter2"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        f"http://{SECRET}@inside.test:{{port}}/x",
+        f"http://user:{SECRET}@inside.test:{{port}}/x",
+        f"http://:{SECRET}@inside.test:{{port}}/x",
+        f"http://{SECRET}:@inside.test:{{port}}/x",
+        f"http://user:{SECRET}@inside.test@inside.test:{{port}}/x",
+        f"http://user:{SECRET}%40inside.test:{{port}}/x",
+        f"http://user:{SECRET}\\@inside.test:{{port}}/x",
+        f"http://user:{SECRET} @inside.test:{{port}}/x",
+        f"http://inside.test:{SECRET}@/x",
+        f"ssh://git:{SECRET}@inside.test/x",
+        f"http://nowhere.test/x?token={SECRET}",
+        f"http://inside.test:{{port}}/missing?token={SECRET}#{SECRET}",
+    ],
+)
+async def test_credentials_of_an_address_are_not_used_or_told(trap: Trap, url: str) -> None:
+    trap.answers[f"/missing?token={SECRET}"] = response(b"", status="404 x")
+    with pytest.raises(FetchError) as caught:
+        await local().fetch(url.replace("{port}", str(trap.port)))
+    told: BaseException | None = caught.value
+    while told is not None:
+        assert SECRET not in str(told)
+        told = told.__cause__
+    assert trap.connections == ("missing" in url)
+
+
+async def test_nothing_of_ours_goes_along(
+    trap: Trap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    netrc = tmp_path / "netrc"
+    netrc.write_text(f"machine inside.test login me password {SECRET}\ndefault login me password {SECRET}\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    trap.answers["/a"] = response(
+        b"",
+        status="302 x",
+        headers=f"Location: http://files.cluster.test:{trap.port}/b\r\nSet-Cookie: a={SECRET}\r\n",
+    )
+    trap.answers["/b"] = response(
+        b"",
+        status="302 x",
+        headers=f"Location: /c#{SECRET}\r\nWWW-Authenticate: Basic\r\nSet-Cookie: a={SECRET}\r\n",
+    )
+    assert (await local().fetch(f"http://inside.test:{trap.port}/a#{SECRET}")).text
+    assert len(trap.requests) == 3
+    for request in trap.requests:
+        lines = request.decode().lower().split("\r\n")
+        assert SECRET not in request.decode()
+        sent = {line.partition(":")[0] for line in lines[1:] if line}
+        assert sent == {"host", "accept", "accept-encoding", "user-agent", "connection"}
 
 
 async def test_names_that_are_not_there() -> None:

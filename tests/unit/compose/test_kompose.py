@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import stat
 import sys
 import threading
@@ -73,6 +74,30 @@ async def test_a_good_answer_counts(tmp_path: Path) -> None:
         GOOD.replace("containers: [", "containers: [{name: b, image: b}, "),
         GOOD.replace('containers: [{name: app, image: "example.org/app:1"}]', "containers: x"),
         GOOD.replace("spec: {template", "spec: {templat"),
+        "# nothing\n",
+        "---\n---\n",
+        "null\n",
+        "--- {}\n",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: app}\n",
+        "apiVersion: v1\nkind: List\nitems:\n- " + GOOD.replace("\n", "\n  ") + "\n",
+        GOOD + "---\nkind: Pod\napiVersion: v1\nmetadata: {name: app}\n",
+        GOOD + "---\nkind: Ingress\napiVersion: networking.k8s.io/v1\nmetadata: {name: app}\n",
+        GOOD.replace("kind: Deployment", "kind: Deployment\nkind: Service"),
+        GOOD.replace("name: app, image", "name: app, image: x, image"),
+        GOOD.replace("metadata: {name: app}", "metadata: {name: [app]}"),
+        GOOD.replace("metadata: {name: app}", "metadata: &m {name: app}\nother: *m"),
+        GOOD.replace("metadata: {name: app}", "metadata: {? [name] : app}"),
+        GOOD.replace("image:", "env: [{name: A, valueFrom: {secretKeyRef: {name: x, key: y}}}], image:"),
+        GOOD.replace("image:", "env: x, image:"),
+        GOOD.replace("image:", "ports: {containerPort: 1}, image:"),
+        GOOD.replace("image:", "ports: [{containerPort: 1, protocol: SCTP}], image:"),
+        GOOD.replace("image:", "command: [sh], image:"),
+        GOOD.replace("image:", "envFrom: [], image:"),
+        GOOD.replace(', image: "example.org/app:1"', ""),
+        GOOD.replace('"example.org/app:1"', "[example.org/app:1]"),
+        "x: " + "[" * 500_000 + "]" * 500_000,
+        "x: " + "{a: " * 100_000 + "}" * 100_000,
+        "x: !!python/object/apply:os.system [id]\n",
     ],
 )
 async def test_other_answers_do_not(tmp_path: Path, document: str) -> None:
@@ -80,16 +105,83 @@ async def test_other_answers_do_not(tmp_path: Path, document: str) -> None:
         await run(script(tmp_path, answer(document)))
 
 
-@pytest.mark.parametrize("body", ["exit 1", "exit 2", "kill -9 $$", "echo leak >&2; exit 1"])
-async def test_failures(tmp_path: Path, body: str) -> None:
+@pytest.mark.parametrize(
+    "body",
+    [
+        *("exit 1", "exit 2", "kill -9 $$", "kill -TERM $$", "echo leak >&2; exit 1"),
+        "printf '\\377\\376'",
+        "head -c 100000 /dev/urandom",
+        f"{answer(GOOD)}; echo leak >&2; exit 3",
+        # Beyond its limits: the size of a file, open files, memory.
+        f"head -c 2000000 /dev/zero > big || exit 1; {answer(GOOD)}",
+        f"tail /dev/zero; [ $? = 0 ] || exit 1; {answer(GOOD)}",
+    ],
+)
+async def test_failures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str) -> None:
+    monkeypatch.setattr(subject, "ADDRESS_SPACE", 256 * 1024**2)
     with pytest.raises(KomposeError) as caught:
         await run(script(tmp_path, body))
     assert "leak" not in str(caught.value)
+    assert not caught.value.transient
+
+
+async def test_one_that_is_busy_for_ever(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subject, "CPU_SECONDS", 1)
+    with pytest.raises(KomposeError, match="status -"):
+        await run(script(tmp_path, "while :; do :; done"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "while :; do echo leak >&2; done",
+        "exec sleep 600",
+        # Its child keeps the output open, so the answer never ends.
+        f"sleep 600 & {answer(GOOD)}",
+        "kill -STOP $$",
+    ],
+)
+async def test_one_that_does_not_end(tmp_path: Path, body: str) -> None:
+    mark = tmp_path / "pid"
+    with pytest.raises(KomposeError, match="longer than") as caught:
+        await run(script(tmp_path, f"echo $$ > {mark}\n{body}"), time_limit=0.5)
+    assert caught.value.transient
+    await gone(int(mark.read_text()))
+
+
+async def test_one_whose_child_gets_away(tmp_path: Path) -> None:
+    """It is out of reach, but nobody waits for it, and it keeps nothing of ours open."""
+    mark = tmp_path / "pid"
+    path = script(tmp_path, f"setsid sh -c 'echo $$ > {mark}; exec sleep 600' & {answer(GOOD)}")
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(3):
+        with pytest.raises(KomposeError, match="longer than"):
+            await run(path, time_limit=0.5)
+        os.kill(int(mark.read_text()), signal.SIGKILL)
+    await asyncio.sleep(0)  # a pipe is closed when the loop comes round to it
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+async def test_what_it_says_besides_is_nobodys_business(tmp_path: Path) -> None:
+    noise = "head -c 1000000 /dev/zero >&2"
+    pod = "hostNetwork: true, serviceAccountName: admin, volumes: [{hostPath: {path: /}}], initContainers: [{}], "
+    lying = GOOD.replace("spec: {containers", f"spec: {{{pod}containers") + (
+        "---\napiVersion: v1\nkind: Service\nmetadata: {name: other, annotations: {x: smuggled}}\n"
+        "spec: {type: LoadBalancer}\n"
+    )
+    translation = await run(script(tmp_path, f"{noise}; {answer(lying)}"))
+    assert translation == await pipeline.translate(one(""), TranslateOptions(), kompose=Echo())
 
 
 async def test_a_missing_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(KomposeError, match="can't be started"):
-        await run(tmp_path / "none")
+    (tmp_path / "text").write_text("no program")
+    (tmp_path / "foreign").write_text("#!/nonexistent/sh\n")
+    (tmp_path / "foreign").chmod(0o755)
+    (tmp_path / "garbage").write_bytes(b"\x7fELF" + b"\0" * 100)
+    (tmp_path / "garbage").chmod(0o755)
+    for name in ("none", "text", "foreign", "garbage", "."):
+        with pytest.raises(KomposeError, match="can't be started"):
+            await run(tmp_path / name)
     with pytest.raises(KomposeError, match="not found"):
         subject.find({"OPENGPU_KOMPOSE": str(tmp_path / "none"), "PATH": os.environ["PATH"]})
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
@@ -300,3 +392,7 @@ async def test_its_version(kompose: Kompose, tmp_path: Path) -> None:
     fake = Kompose(script(tmp_path, f"echo x >> {count}; echo 9.9.9"))
     assert [await fake.version(), await fake.version()] == ["9.9.9", "9.9.9"]
     assert count.read_text() == "x\n"
+    assert await Kompose(script(tmp_path, ":")).version() == "unknown"
+    for body in ("exit 1", "exec sleep 600", "while :; do echo 9.9.9; done"):
+        with pytest.raises(KomposeError):
+            await Kompose(script(tmp_path, body), time_limit=0.5, output_limit=10_000).version()

@@ -37,6 +37,14 @@ def test_labels_are_unique_and_do_not_depend_on_the_order() -> None:
     assert all(is_label(entry) for entry in found.values())
 
 
+def test_labels_are_unique_where_even_their_hashes_meet() -> None:
+    names = ["n" * 54 + "0000004e9b", "n" * 54 + "00000065e3"]
+    assert label(names[0]) == label(names[1])
+    found = unique_labels(names)
+    assert len(set(found.values())) == 2
+    assert all(is_label(entry) for entry in found.values())
+
+
 def test_references_to_renamed_services() -> None:
     translation = translate(
         """

@@ -102,6 +102,25 @@ def test_environment_as_a_mapping() -> None:
     assert values == {"A": "1", "B": "true", "C": "1.5", "LD_LIBRARY_PATH": "/a:/b", "E": "no"}
 
 
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("/a:${UNSET}", "/a"),
+        ("$$LD_LIBRARY_PATH:/a::/b", "/a:/b"),
+        ("${UNSET}", ""),
+        ("/process:/devel", "/process:/devel"),
+        *((value, None) for value in ("lib", "/a:lib", "/a;lib", "/a:../b", "/a;", ".", ";")),
+        *(
+            (value, None)
+            for value in ("/proc/self/cwd/x", "/a/../proc/1/root", "//proc/self/cwd", "/dev/fd/9", "/proc")
+        ),
+    ],
+)
+def test_where_libraries_are_searched(written: str, kept: str | None) -> None:
+    container = service(f"environment: ['LD_LIBRARY_PATH={written}']").container
+    assert [entry["value"] for entry in container.get("env", [])] == ([] if kept is None else [kept])
+
+
 def test_variables_of_the_file_are_the_only_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PLANTED", "secret")
     translation = translate(

@@ -201,7 +201,7 @@ STRIPPED = (
 )
 KEPT = {
     "CUDA_VISIBLE_DEVICES": "0",
-    "LD_LIBRARY_PATH": "/opt/lib:$LD_LIBRARY_PATH:",
+    "LD_LIBRARY_PATH": "/opt/lib:/usr/lib",
     "NVIDIA_TF32_OVERRIDE": "0",
 }
 
@@ -212,7 +212,15 @@ class TestEnvironment:
         [
             ({"value": "/opt/lib"}, True),
             ({"value": "/opt/lib:lib"}, False),
+            ({"value": ""}, True),
             ({"value": "."}, False),
+            ({"value": "/opt/lib:"}, False),
+            ({"value": "/opt/lib;lib"}, False),
+            ({"value": "/opt/lib:$ORIGIN"}, False),
+            ({"value": "/opt/../proc/self/cwd/lib"}, False),
+            ({"value": "//proc/self/cwd"}, False),
+            ({"value": "/dev/fd/3"}, False),
+            ({"value": "/process:/devel"}, True),
             ({"valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}, False),
         ],
     )
