@@ -18,6 +18,7 @@ Path = tuple[str | int, ...]
 #: More findings than this are counted, not kept: a hostile file could make one per node.
 MAX_FINDINGS: Final = 500
 _SHOWN: Final = 200
+_MESSAGE: Final = 1000
 
 
 class FindingReason(StrEnum):
@@ -354,15 +355,16 @@ def format_path(path: Path) -> str:
         if isinstance(part, int):
             text += f"[{part}]"
         else:
-            shown = part if len(part) <= _SHOWN else part[: _SHOWN - 1] + "…"
-            text += f".{shown}" if text else shown
+            text += f".{clip(part)}" if text else clip(part)
     return text
 
 
-def clip(text: object) -> str:
+def clip(text: object, length: int = _SHOWN) -> str:
     """Return a value from the file in a form fit for a message: one line, bounded, printable."""
     whole = str(text)
-    cut = whole if len(whole) <= _SHOWN else whole[: _SHOWN - 1] + "…"
+    cut = whole if len(whole) <= length else whole[: length - 1] + "…"
+    if cut.isprintable():
+        return cut
     return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in cut)
 
 
@@ -401,7 +403,8 @@ class Report:
             path=format_path(path),
             line=line,
             column=column,
-            message=message or rule.meaning,
+            # Keys and names of the file are in it, and terminals and logs are where it ends.
+            message=clip(message or rule.meaning, _MESSAGE),
             advice=advice or rule.advice,
         )
         self._findings.setdefault((finding.reason, finding.path, finding.message), finding)

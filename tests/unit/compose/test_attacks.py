@@ -157,7 +157,9 @@ def test_attack(attack: Attack, planted: Surroundings, converter: Kompose) -> No
     )
     assert not spilt(everything)
     assert SMUGGLED not in json.dumps(objects)
-    assert all(finding.message.isprintable() and len(finding.message) < 2000 for finding in found)
+    assert all(
+        (finding.message + finding.path).isprintable() and len(finding.message) < 2000 for finding in found
+    )
     assert bool(why) == bool(attack.refused)
     if attack.refused:
         assert attack.refused in why
