@@ -305,6 +305,8 @@ _refused(
     {
         "that holds itself": "services: &a {app: *a}",
         "that merges itself": "services: &a {<<: *a, app: {image: x}}",
+        "of nothing": "services: *a",
+        "of text": "services: {app: {<<: x, image: x}}",
     },
 )
 
@@ -667,7 +669,17 @@ _refused(
     "WrongType",
     {
         "a number and its text": one("environment: {1: x, '1': y}"),
+        "a mapping": "services: {? {a: b} : {image: x}}",
         "nothing and its text": one("environment: {~: x, '~': y}"),
+    },
+)
+
+_refused(
+    _KIND,
+    "MultipleDocuments",
+    {
+        "a second document": "services: {app: {image: x}}\n---\nservices: {app: {image: y}}",
+        "a second document behind an end": "services: {app: {image: x}}\n...\n---\nservices: {app: {image: y}}",
     },
 )
 
@@ -736,6 +748,179 @@ _checked(
             one('environment: {A: "\u202eevil\u2066"}'),
             lambda out: out.variables()["A"] == "\u202eevil\u2066",
         ),
+    },
+)
+
+_refused(
+    _KIND,
+    "BadYaml",
+    {
+        "an object of Python": "services: {app: {image: !!python/object/apply:os.system id}}",
+        "an object of Python by a short tag": "%TAG ! tag:yaml.org,2002:python/\n---\n"
+        + one("command: [!name:os.system x]"),
+        "a tag of its own": "services: {app: {image: !include '@FILE@'}}",
+    },
+)
+
+# -------------------------------------------------------------------------------------------------- as much as may be
+_KIND = "large"
+
+
+def _counted(count: int, what: Callable[[Outcome], Any]) -> Check:
+    return lambda out: len(what(out)) == count
+
+
+def _arguments(out: Outcome) -> list[str]:
+    return list(out.container()["args"])
+
+
+_checked(
+    _KIND,
+    {
+        "services": (_services(100, lambda n: ""), lambda out: len(out.job.components) == 100),
+        "services with variables": (
+            _services(95, lambda n: f", environment: {{{_sum(f'A{m}: v' for m in range(47))}}}"),
+            lambda out: len(out.job.components) == 95,
+        ),
+        "variables": (
+            one(f"environment: {{{_sum(f'A{n}: v' for n in range(4900))}}}"),
+            _counted(4900, Outcome.variables),
+        ),
+        "variables with hosts": (
+            one("environment: [" + _sum(f"A{n}=http://h:{n}" for n in range(8000)) + "]"),
+            _counted(8000, Outcome.variables),
+        ),
+        "variables that aren't set": (
+            one("environment: [" + _sum(f"A{n}" for n in range(9000)) + "]"),
+            _counted(0, Outcome.variables),
+        ),
+        "words": (one(f"command: [{','.join(['v'] * 9900)}]"), _counted(9900, _arguments)),
+        "a word": (one("command: '" + "x" * 250_000 + "'"), _counted(1, _arguments)),
+        "names of services in a word": (
+            "services: {a_b: {image: x}, app: {image: x, command: ['" + "http://a_b:1/ " * 15_000 + "']}}",
+            lambda out: _arguments(out) == ["http://a-b:1/ " * 15_000],
+        ),
+        "names of the host": (
+            one("command: ['" + "host.docker.internal:1 " * 11_000 + "']"),
+            _counted(1, _arguments),
+        ),
+        "references": (one("command: ['" + "$A" * 120_000 + "']"), lambda out: _arguments(out) == [""]),
+        "references to one variable": (
+            one("command: ['" + "$PORT" * 40_000 + "']"),
+            lambda out: _arguments(out) == ["5555" * 40_000],
+        ),
+        "volumes": (
+            one("volumes: [" + _sum(f"'./d{n}/:/v{n}'" for n in range(1000)) + "]"),
+            _counted(1000, Outcome.mounts),
+        ),
+        "volumes in volumes": (
+            one("volumes: [" + _sum(f"'./{'a/' * n}:/v{n}'" for n in range(1, 480)) + "]"),
+            _counted(479, Outcome.mounts),
+        ),
+        "memory volumes": (
+            one("tmpfs: [" + _sum(f"/t{n}" for n in range(1000)) + "]"),
+            _counted(1000, Outcome.mounts),
+        ),
+        "configs": (
+            one(
+                "configs: [" + _sum(f"c{n}" for n in range(1000)) + "]",
+                top="configs: {" + _sum(f"c{n}: {{content: x}}" for n in range(1000)) + "}",
+            ),
+            _counted(1000, Outcome.files),
+        ),
+        "a config of all": (
+            _services(99, lambda n: ", configs: [c]")
+            + "configs: {c: {content: '"
+            + "http://s1:1 " * 20_000
+            + "'}}",
+            _counted(1, Outcome.files),
+        ),
+        "ports": (
+            one("ports: [" + _sum(f"'{n}-{n + 255}'" for n in range(30_000, 32_000, 256)) + "]"),
+            _counted(2048, lambda out: out.container()["ports"]),
+        ),
+        "hosts": (
+            one("extra_hosts: [" + _sum(f"'a{n}:10.0.{n // 250}.{n % 250}'" for n in range(9000)) + "]"),
+            _counted(9000, lambda out: jobs.pod(out.job, "app")["hostAliases"]),
+        ),
+        "names for the host": (
+            one("extra_hosts: [" + _sum(f"'a{n}:host-gateway'" for n in range(9000)) + "]"),
+            lambda out: "hostAliases" not in jobs.pod(out.job, "app"),
+        ),
+        "groups": (
+            one(f"group_add: [{_sum(map(str, range(9000)))}]"),
+            _counted(9000, lambda out: jobs.pod(out.job, "app")["securityContext"]["supplementalGroups"]),
+        ),
+        "groups of one that is extended": (
+            "services:\n  base: {image: x, group_add: ["
+            + _sum(f"a{n}" for n in range(4900))
+            + "]}\n  app: {extends: base, group_add: ["
+            + _sum(f"b{n}" for n in range(4900))
+            + "]}\n",
+            lambda out: "supplementalGroups" not in jobs.pod(out.job, "app")["securityContext"],
+        ),
+        "words of a check": (
+            one(f"healthcheck: {{test: [CMD, {','.join(['a'] * 9000)}]}}"),
+            _counted(9000, lambda out: out.container()["readinessProbe"]["exec"]["command"]),
+        ),
+        "constraints": (
+            one("deploy: {placement: {constraints: [" + _sum(f"a{n}" for n in range(9000)) + "]}}"),
+            lambda out: "nodeSelector" not in jobs.pod(out.job, "app"),
+        ),
+        "GPUs by their names": (
+            one(
+                "gpus: [{capabilities: [gpu], device_ids: [" + _sum(f"'{n}'" for n in range(9000)) + "]}]",
+            ),
+            lambda out: out.container()["resources"]["limits"]["nvidia.com/gpu"] == "9000",
+        ),
+        "links": (
+            "services: {a: {image: x, links: ["
+            + _sum(f"'b:l{n}'" for n in range(9000))
+            + "]}, b: {image: x}}",
+            lambda out: len(out.job.findings) == 9000,
+        ),
+        "services with hosts": (
+            _services(100, lambda n: f", environment: [{_sum(f'A{m}=http://h:{m}' for m in range(90))}]"),
+            lambda out: len(out.job.components) == 100,
+        ),
+        "numbers": (
+            one(f"command: [{_sum(f'{n}.{n}e{n % 300}' for n in range(9000))}]"),
+            _counted(9000, _arguments),
+        ),
+        "deep references": (
+            "x-a: " + "[" * 60 + ",".join(['"${A:-${B:-c}}"'] * 9000) + "]" * 60 + "\n" + _HARMLESS,
+            lambda out: len(out.job.components) == 1,
+        ),
+        "devices": (
+            one("devices: [" + _sum(f"'/dev/dri/renderD{n}'" for n in range(9000)) + "]"),
+            lambda out: "amd.com/gpu" not in out.container()["resources"]["limits"],
+        ),
+        "padding": (
+            _HARMLESS + "#" * (256 * 1024 - len(_HARMLESS)),
+            lambda out: len(out.job.components) == 1,
+        ),
+    },
+)
+_refused(
+    _KIND,
+    "TooManyFindings",
+    {
+        "unknown keys": one("\n".join(f"k{n}: 1" for n in range(4900))),
+        "capabilities": one("cap_add: [" + _sum(f"C{n}" for n in range(9000)) + "]"),
+        "dependencies of nothing": one("depends_on: [" + _sum(f"a{n}" for n in range(9000)) + "]"),
+    },
+)
+_refused(_KIND, "TooMany", {"mounts": one("volumes: [" + _sum(f"/v{n}" for n in range(5000)) + "]")})
+_refused(
+    _KIND,
+    "NotAComposeFile",
+    {
+        "comments": "#\n" * 100_000 + "FRO",
+        "blank lines": "#" + "\n" * 200_000 + "x",
+        "addresses": "https://" + ".git#" * 50_000 + " x",
+        "names": "a-" * 100_000,
+        "a page": "<html>" + "<a>" * 80_000,
+        "JSON": "{" + _sum(f'"k{n}": [1]' for n in range(15_000)) + "}",
     },
 )
 
