@@ -16,6 +16,7 @@ NAME ?= local
 # Where CLUSTER=current pulls its images from.
 REGISTRY ?=
 ROWS ?=
+SECONDS ?= 600
 # With SLOW=1, the tests of faults run those of their cases too that would take CI too long.
 SLOW ?=
 CHART := charts/opengpu-operator
@@ -89,7 +90,7 @@ test-demo: $(STAMP) programs ## make demo and make demo-down, on a cluster of th
 	@pytest -q tests/demo
 
 ##@ Work on it
-.PHONY: format generate images bench constraints licenses clean
+.PHONY: format generate images bench fuzz constraints licenses clean
 format: $(STAMP) ## Format, and mend what can be mended
 	@ruff format --quiet
 	@ruff check --quiet --fix
@@ -105,6 +106,10 @@ images: $(STAMP) programs ## Build the operator's and the agent's image with bui
 
 bench: $(STAMP) programs ## Measure, each figure against a reference of the same run [ROWS=pattern]
 	@python -m tests.bench $(if $(ROWS),'$(ROWS)')
+
+fuzz: $(STAMP) ## Feed the translator with whatever libFuzzer thinks of [SECONDS=600]
+	@python -m pip install --quiet -c constraints/dev.txt --group fuzz
+	@python -m tests.fuzz --seconds $(SECONDS)
 
 constraints: ## Pin the newest versions of everything that is installed
 	@constraints/update $(PYTHON)

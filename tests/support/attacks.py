@@ -104,12 +104,20 @@ def _sum(items: Iterator[str]) -> str:
 
 # ---------------------------------------------------------------------------------------------------- local file reads
 _KIND = "local files"
+_checked(
+    _KIND,
+    {
+        "secret nobody uses": (
+            one("", top="secrets: {s: {file: ./decoy.txt}}"),
+            lambda out: not out.translation.files,
+        ),
+    },
+)
 _refused(
     _KIND,
     "HostFile",
     {
         "secret": one("secrets: [s]", top="secrets: {s: {file: '@FILE@'}}"),
-        "secret nobody uses": one("", top="secrets: {s: {file: ./decoy.txt}}"),
         "secret, climbing": one("secrets: [s]", top="secrets: {s: {file: ../decoy.txt}}"),
         "config": one("configs: [c]", top="configs: {c: {file: '@FILE@'}}"),
         "config of the home": one("configs: [c]", top="configs: {c: {file: ~/decoy.txt}}"),
@@ -228,7 +236,7 @@ _checked(
         ),
         "of Compose itself": (
             one("environment: {A: '${COMPOSE_PROJECT_NAME}${COMPOSE_FILE}${DOCKER_HOST}${HOME}'}"),
-            lambda out: out.variables() == {"A": ""},
+            lambda out: out.variables() == {"A": "opengpu"},
         ),
     },
 )
@@ -305,11 +313,18 @@ _refused(
     {
         "that holds itself": "services: &a {app: *a}",
         "that merges itself": "services: &a {<<: *a, app: {image: x}}",
+        "of nothing": "services: *a",
+        "of text": "services: {app: {<<: x, image: x}}",
     },
 )
 
 # -------------------------------------------------------------------------------------------------------- deep nesting
 _KIND = "nesting"
+_refused(
+    _KIND,
+    "WrongType",
+    {"capabilities of a GPU": one("gpus: [{capabilities: " + "[" * 55 + "gpu" + "]" * 55 + "}]")},
+)
 _refused(
     _KIND,
     "TooDeep",
@@ -347,10 +362,6 @@ _checked(
         "as deep as allowed": (
             f"x-a: {'[' * 62}{']' * 62}\n{_HARMLESS}",
             lambda out: len(out.job.components) == 1,
-        ),
-        "capabilities of a GPU": (
-            one("gpus: [{capabilities: " + "[" * 55 + "gpu" + "]" * 55 + "}]"),
-            lambda out: out.container()["resources"]["limits"]["nvidia.com/gpu"] == "1",
         ),
         "braces that are none": (
             one("command: ['${A:-" + "{}" * 100_000 + "}']"),
@@ -400,10 +411,6 @@ _checked(
             ),
             lambda out: _gates(out) == 55 * 54 // 2,
         ),
-        "links of all": (
-            _services(90, lambda n: ", links: [" + _sum(f"'s{m}:a{n}'" for m in range(n)) + "]"),
-            lambda out: len(out.job.components) == 90,
-        ),
         "a chain of pods": (
             _services(99, lambda n: f", network_mode: 'service:s{n - 1}'" if n else ""),
             lambda out: set(out.job.components.values()) == {"s0"},
@@ -416,13 +423,19 @@ _checked(
             _services(99, lambda n: ", volumes: ['v:/v']") + "volumes: {v: }",
             lambda out: sum(obj["kind"] == "PersistentVolumeClaim" for obj in out.job.objects) == 2,
         ),
+    },
+)
+_refused(
+    _KIND,
+    "TooMany",
+    {
+        "links of all": _services(90, lambda n: ", links: [" + _sum(f"'s{m}:a{n}'" for m in range(n)) + "]"),
         "aliases that everybody looks for": (
             "services:\n  s0: {image: x, networks: {default: {aliases: ["
             + _sum(f"a{n}" for n in range(8000))
             + "]}}}\n  s1: {image: x, command: ['"
             + "a1 " * 50_000
-            + "']}\n",
-            lambda out: len(out.job.findings) == 8000,
+            + "']}\n"
         ),
     },
 )
@@ -480,9 +493,6 @@ _refused(
     _KIND,
     "BadValue",
     {
-        "all": one("ports: ['1-65535:1-65535']"),
-        "all, long form": one("ports: [{target: 80, published: '1-65535'}, {target: '1-65535'}]"),
-        "all, exposed": one("expose: ['1-65535']"),
         "zero": one("ports: ['0-9:0-9']"),
         "backwards": one("ports: ['90-80:90-80']"),
         "beyond the last": one("ports: ['65000-66000:65000-66000']"),
@@ -513,7 +523,10 @@ _refused(
     "AgentPort",
     {
         "the agent's, in a range": one("ports: ['19990-20010']"),
-        "the agent's, exposed": one("expose: ['20000/udp']"),
+        "the agent's, exposed": one("expose: ['20000/tcp']"),
+        "all": one("ports: ['1-65535:1-65535']"),
+        "all, long form": one("ports: [{target: 80, published: '1-65535'}, {target: '1-65535'}]"),
+        "all, exposed": one("expose: ['1-65535']"),
     },
 )
 
@@ -521,13 +534,16 @@ _refused(
 _KIND = "scalars"
 _refused(
     _KIND,
+    "WrongType",
+    {"no number": one("cpus: .nan"), "infinite replicas": one("deploy: {replicas: .inf}")},
+)
+_refused(
+    _KIND,
     "BadValue",
     {
         "a number of processors": one(f"cpus: {'9' * 5000}"),
         "an endless number": one("cpus: 1e999999"),
         "a negative one": one("cpus: -1e999999"),
-        "no number": one("cpus: .nan"),
-        "infinite replicas": one("deploy: {replicas: .inf}"),
         "replicas": one(f"deploy: {{replicas: {'9' * 60}}}"),
         "a size": one(f"mem_limit: {'9' * 5000}"),
         "a size with a unit": one("mem_limit: '1e999999g'"),
@@ -648,7 +664,7 @@ _checked(
             lambda out: out.container()["image"] == "x",
         ),
         "the first of two merges wins": (
-            "x-a: &a {image: x}\nx-b: &b {image: evil}\nservices: {app: {<<: *a, <<: *b}}",
+            "x-a: &a {image: x}\nx-b: &b {image: evil}\nservices: {app: {<<: [*a, *b]}}",
             lambda out: out.container()["image"] == "x",
         ),
         "in case only": (
@@ -667,7 +683,17 @@ _refused(
     "WrongType",
     {
         "a number and its text": one("environment: {1: x, '1': y}"),
+        "a mapping": "services: {? {a: b} : {image: x}}",
         "nothing and its text": one("environment: {~: x, '~': y}"),
+    },
+)
+
+_refused(
+    _KIND,
+    "MultipleDocuments",
+    {
+        "a second document": "services: {app: {image: x}}\n---\nservices: {app: {image: y}}",
+        "a second document behind an end": "services: {app: {image: x}}\n...\n---\nservices: {app: {image: y}}",
     },
 )
 
@@ -736,6 +762,179 @@ _checked(
             one('environment: {A: "\u202eevil\u2066"}'),
             lambda out: out.variables()["A"] == "\u202eevil\u2066",
         ),
+    },
+)
+
+_refused(
+    _KIND,
+    "BadYaml",
+    {
+        "an object of Python": "services: {app: {image: !!python/object/apply:os.system id}}",
+        "an object of Python by a short tag": "%TAG ! tag:yaml.org,2002:python/\n---\n"
+        + one("command: [!name:os.system x]"),
+        "a tag of its own": "services: {app: {image: !include '@FILE@'}}",
+    },
+)
+
+# -------------------------------------------------------------------------------------------------- as much as may be
+_KIND = "large"
+
+
+def _counted(count: int, what: Callable[[Outcome], Any]) -> Check:
+    return lambda out: len(what(out)) == count
+
+
+def _arguments(out: Outcome) -> list[str]:
+    return list(out.container()["args"])
+
+
+_checked(
+    _KIND,
+    {
+        "services": (_services(100, lambda n: ""), lambda out: len(out.job.components) == 100),
+        "services with variables": (
+            _services(95, lambda n: f", environment: {{{_sum(f'A{m}: v' for m in range(47))}}}"),
+            lambda out: len(out.job.components) == 95,
+        ),
+        "variables": (
+            one(f"environment: {{{_sum(f'A{n}: v' for n in range(4900))}}}"),
+            _counted(4900, Outcome.variables),
+        ),
+        "variables with hosts": (
+            one("environment: [" + _sum(f"A{n}=http://h:{n}" for n in range(8000)) + "]"),
+            _counted(8000, Outcome.variables),
+        ),
+        "variables that aren't set": (
+            one("environment: [" + _sum(f"A{n}" for n in range(9000)) + "]"),
+            _counted(0, Outcome.variables),
+        ),
+        "words": (one(f"command: [{','.join(['v'] * 9900)}]"), _counted(9900, _arguments)),
+        "a word": (one("command: '" + "x" * 250_000 + "'"), _counted(1, _arguments)),
+        "names of services in a word": (
+            "services: {a_b: {image: x}, app: {image: x, command: ['" + "http://a_b:1/ " * 15_000 + "']}}",
+            lambda out: _arguments(out) == ["http://a-b:1/ " * 15_000],
+        ),
+        "names of the host": (
+            one("command: ['" + "host.docker.internal:1 " * 11_000 + "']"),
+            _counted(1, _arguments),
+        ),
+        "references": (one("command: ['" + "$A" * 120_000 + "']"), lambda out: _arguments(out) == [""]),
+        "references to one variable": (
+            one("command: ['" + "$PORT" * 40_000 + "']"),
+            lambda out: _arguments(out) == ["5555" * 40_000],
+        ),
+        "volumes": (
+            one("volumes: [" + _sum(f"'./d{n}/:/v{n}'" for n in range(1000)) + "]"),
+            _counted(1000, Outcome.mounts),
+        ),
+        "volumes in volumes": (
+            one("volumes: [" + _sum(f"'./{'a/' * n}:/v{n}'" for n in range(1, 480)) + "]"),
+            _counted(479, Outcome.mounts),
+        ),
+        "memory volumes": (
+            one("tmpfs: [" + _sum(f"/t{n}" for n in range(1000)) + "]"),
+            _counted(1000, Outcome.mounts),
+        ),
+        "configs": (
+            one(
+                "configs: [" + _sum(f"c{n}" for n in range(1000)) + "]",
+                top="configs: {" + _sum(f"c{n}: {{content: x}}" for n in range(1000)) + "}",
+            ),
+            _counted(1000, Outcome.files),
+        ),
+        "a config of all": (
+            _services(99, lambda n: ", configs: [c]")
+            + "configs: {c: {content: '"
+            + "http://s1:1 " * 20_000
+            + "'}}",
+            _counted(1, Outcome.files),
+        ),
+        "ports": (
+            one("ports: [" + _sum(f"'{n}-{n + 255}'" for n in range(30_000, 32_000, 256)) + "]"),
+            _counted(2048, lambda out: out.container()["ports"]),
+        ),
+        "hosts": (
+            one("extra_hosts: [" + _sum(f"'a{n}:10.0.{n // 250}.{n % 250}'" for n in range(9000)) + "]"),
+            _counted(9000, lambda out: jobs.pod(out.job, "app")["hostAliases"]),
+        ),
+        "names for the host": (
+            one("extra_hosts: [" + _sum(f"'a{n}:host-gateway'" for n in range(9000)) + "]"),
+            lambda out: "hostAliases" not in jobs.pod(out.job, "app"),
+        ),
+        "groups": (
+            one(f"group_add: [{_sum(map(str, range(9000)))}]"),
+            _counted(9000, lambda out: jobs.pod(out.job, "app")["securityContext"]["supplementalGroups"]),
+        ),
+        "groups of one that is extended": (
+            "services:\n  base: {image: x, group_add: ["
+            + _sum(f"a{n}" for n in range(4900))
+            + "]}\n  app: {extends: base, group_add: ["
+            + _sum(f"b{n}" for n in range(4900))
+            + "]}\n",
+            lambda out: "supplementalGroups" not in jobs.pod(out.job, "app")["securityContext"],
+        ),
+        "words of a check": (
+            one(f"healthcheck: {{test: [CMD, {','.join(['a'] * 9000)}]}}"),
+            _counted(9000, lambda out: out.container()["readinessProbe"]["exec"]["command"]),
+        ),
+        "constraints": (
+            one("deploy: {placement: {constraints: [" + _sum(f"a{n}" for n in range(9000)) + "]}}"),
+            lambda out: "nodeSelector" not in jobs.pod(out.job, "app"),
+        ),
+        "GPUs by their names": (
+            one(
+                "gpus: [{capabilities: [gpu], device_ids: [" + _sum(f"'{n}'" for n in range(9000)) + "]}]",
+            ),
+            lambda out: out.container()["resources"]["limits"]["nvidia.com/gpu"] == "9000",
+        ),
+        "links": (
+            "services: {a: {image: x, links: ["
+            + _sum(f"'b:l{n}'" for n in range(500))
+            + "]}, b: {image: x}}",
+            lambda out: len(out.translation.service("b").aliases) == 500,
+        ),
+        "services with hosts": (
+            _services(100, lambda n: f", environment: [{_sum(f'A{m}=http://h:{m}' for m in range(90))}]"),
+            lambda out: len(out.job.components) == 100,
+        ),
+        "numbers": (
+            one(f"command: [{_sum(f'{n}.{n}e{n % 300}' for n in range(9000))}]"),
+            _counted(9000, _arguments),
+        ),
+        "deep references": (
+            "x-a: " + "[" * 60 + ",".join(['"${A:-${B:-c}}"'] * 9000) + "]" * 60 + "\n" + _HARMLESS,
+            lambda out: len(out.job.components) == 1,
+        ),
+        "devices": (
+            one("devices: [" + _sum(f"'/dev/dri/renderD{n}'" for n in range(9000)) + "]"),
+            lambda out: "amd.com/gpu" not in out.container()["resources"]["limits"],
+        ),
+        "padding": (
+            _HARMLESS + "#" * (256 * 1024 - len(_HARMLESS)),
+            lambda out: len(out.job.components) == 1,
+        ),
+    },
+)
+_refused(
+    _KIND,
+    "TooManyFindings",
+    {
+        "unknown keys": one("\n".join(f"k{n}: 1" for n in range(4900))),
+        "capabilities": one("cap_add: [" + _sum(f"C{n}" for n in range(9000)) + "]"),
+        "dependencies of nothing": one("depends_on: [" + _sum(f"a{n}" for n in range(9000)) + "]"),
+    },
+)
+_refused(_KIND, "TooMany", {"mounts": one("volumes: [" + _sum(f"/v{n}" for n in range(5000)) + "]")})
+_refused(
+    _KIND,
+    "NotAComposeFile",
+    {
+        "comments": "#\n" * 100_000 + "FRO",
+        "blank lines": "#" + "\n" * 200_000 + "x",
+        "addresses": "https://" + ".git#" * 50_000 + " x",
+        "names": "a-" * 100_000,
+        "a page": "<html>" + "<a>" * 80_000,
+        "JSON": "{" + _sum(f'"k{n}": [1]' for n in range(15_000)) + "}",
     },
 )
 
@@ -817,7 +1016,6 @@ _refused(
         "ten thousand letters": f"services:\n  ? {'a' * 10_000}\n  : {{image: x}}",
         "nothing": "services: {'': {image: x}}",
         "a volume's path": one("", top="volumes: {'../x': }"),
-        "a network's line": one("", top=r'networks: {"a\nb": }'),
         "a config's path": one("", top="configs: {'../../x': {content: x}}"),
         "a file's path": one("configs: [{source: c, target: '/a:b'}]", top="configs: {c: {content: x}}"),
         "a subpath that climbs": one("volumes: [{type: volume, target: /x, volume: {subpath: a/../../b}}]"),
@@ -826,6 +1024,13 @@ _refused(
 _checked(
     _KIND,
     {
+        "a network's line": (
+            (
+                'services: {a: {image: x, networks: &n ["a\\nb"]}, b: {image: y, networks: *n}, c: {image: z}}\n'
+                'networks: {"a\\nb": }'
+            ),
+            lambda out: out.translation.service("a").networks == ["a-b"],
+        ),
         "that become one": (
             "services: {a_b: {image: x}, a.b: {image: y}, A-B: {image: z}, a-b: {image: w}}",
             lambda out: (out.container("a-b")["image"], len(set(out.job.components.values()))) == ("w", 4),
@@ -866,7 +1071,7 @@ _checked(
         ),
         "of a sibling, as an alias": (
             "services: {db: {image: x}, b: {image: y, container_name: db, networks: {default: {aliases: [db, DB]}}}}",
-            lambda out: all(not service.aliases for service in out.translation.services),
+            lambda out: out.translation.service("b").aliases == ["db"],
         ),
         "of the API server, as an alias": (
             one("networks: {default: {aliases: [kubernetes.default.svc, kubernetes]}}"),

@@ -137,7 +137,7 @@ HEALTH = st.one_of(
     ),
 )
 _RESERVED = st.fixed_dictionaries(
-    {"capabilities": st.sampled_from([["gpu"], [["gpu", "compute"]], ["gpu", "utility"]])},
+    {"capabilities": st.sampled_from([["gpu"], ["gpu", "compute"], ["gpu", "utility"]])},
     optional={"driver": st.sampled_from(["nvidia", "amd", "rocm", "cdi"])},
 )
 _DEVICES = st.one_of(
@@ -154,7 +154,7 @@ _DEVICES = st.one_of(
 #: GPUs in every form; one at most in a service, which is how people write it.
 GPUS: st.SearchStrategy[Values] = st.one_of(
     st.just({}),
-    st.sampled_from(["all", 1, "2", 0]).map(lambda value: {"gpus": value}),
+    st.sampled_from(["all", 1, 2]).map(lambda value: {"gpus": value}),
     lists(_DEVICES).map(lambda value: {"gpus": value}),
     lists(_DEVICES).map(lambda value: {"deploy": {"resources": {"reservations": {"devices": value}}}}),
     st.just({"runtime": "nvidia", "environment": {"NVIDIA_VISIBLE_DEVICES": "0,1"}}),
@@ -190,7 +190,7 @@ DEPLOY = st.fixed_dictionaries(
             },
         ),
         "placement": st.just({"constraints": ["node.role == worker", "node.platform.arch==x86_64"]}),
-        "labels": st.dictionaries(TEXTS, TEXTS, max_size=2),
+        "labels": st.dictionaries(TEXTS.filter(bool), TEXTS, max_size=2),
     },
 )
 _COMMANDS = lists(TEXTS) | st.sampled_from(
@@ -223,7 +223,7 @@ PLAIN: dict[str, st.SearchStrategy[Any]] = {
     "ipc": st.sampled_from(["host", "private", ""]),
     "tmpfs": lists(st.builds("{}{}".format, PATHS, st.sampled_from(["", ":size=64m,mode=1777"]))),
     "platform": st.sampled_from(["linux/amd64", "linux/arm64/v8", "linux", "windows/amd64"]),
-    "container_name": NAMES | st.just("x" * 300),
+    "container_name": NAMES.filter(lambda name: len(name) > 1 and name[0].isalnum()) | st.just("x" * 300),
     "hostname": TEXTS,
     "labels": _LABELS,
     "annotations": _LABELS,
@@ -293,6 +293,9 @@ def services(draw: st.DrawFn, before: list[str], top: dict[str, list[str]]) -> V
             service[key] = value
     if deploy:
         service["deploy"] = deploy
+        for key in ("mem_limit", "mem_reservation", "cpus", "scale"):
+            # Said twice, they would have to agree.
+            service.pop(key, None)
     if before and draw(st.integers(0, 4)) == 0:
         service["network_mode"] = f"service:{draw(st.sampled_from(before))}"
     elif draw(st.booleans()):

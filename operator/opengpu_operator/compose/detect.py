@@ -16,7 +16,8 @@ _GIT: Final = re.compile(
     r"(?:git@|git://|ssh://|git\+)\S+|https?://\S+\.git(?:#\S*)?|https?://(?:www\.)?github\.com/\S+"
 )
 _SERVICES: Final = re.compile(r"^[\"']?services[\"']?\s*:", re.MULTILINE)
-_DOCKERFILE: Final = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n)*[ \t]*(?:FROM|ARG)\s+\S", re.IGNORECASE)
+#: Possessive: for each line that could be given back, the engine would remember a state.
+_DOCKERFILE: Final = re.compile(r"(?:[ \t]*+(?:#[^\n]*+)?\n)*+[ \t]*+(?:FROM|ARG)\s+\S", re.IGNORECASE)
 _FLOW_SERVICES: Final = re.compile(r"\A\s*\{.*[\"']?services[\"']?\s*:", re.DOTALL)
 
 #: Names and addresses are no longer than this.

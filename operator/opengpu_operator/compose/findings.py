@@ -20,6 +20,7 @@ MAX_FINDINGS: Final = 500
 #: About keys that are ignored although the program may need what they ask for.
 LOST_ADVICE: Final = "Remove it if the program works without."
 _SHOWN: Final = 200
+_MESSAGE: Final = 1000
 
 
 class FindingReason(StrEnum):
@@ -405,19 +406,13 @@ def format_path(path: Path) -> str:
     return text
 
 
-def clip(text: object) -> str:
+def clip(text: object, length: int = _SHOWN) -> str:
     """Return a value from the file in a form fit for a message: one line, bounded, printable."""
-    shown = _printable(str(text)[: _SHOWN + 1])
-    return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
-
-
-def _printable(text: str) -> str:
-    """Return a text in which nothing steers a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
-    )
+    whole = str(text)
+    cut = whole if len(whole) <= length else whole[: length - 1] + "…"
+    if cut.isprintable():
+        return cut
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in cut)
 
 
 class Report:
@@ -455,7 +450,8 @@ class Report:
             path=format_path(path),
             line=line,
             column=column,
-            message=_printable(message or rule.meaning),
+            # Keys and names of the file are in it, and terminals and logs are where it ends.
+            message=clip(message or rule.meaning, _MESSAGE),
             advice=advice or rule.advice,
         )
         self._findings.setdefault((finding.reason, finding.path, finding.message), finding)

@@ -14,6 +14,7 @@ import functools
 import itertools
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from typing import Any, Final, NamedTuple
@@ -25,6 +26,7 @@ from opengpu_operator.compose.findings import MAX_FINDINGS, FindingReason, Path,
 
 _Kind = jsonschema_rs.ValidationErrorKind
 
+_NUMBER: Final = re.compile(r"\+?[0-9]+")
 #: JSON's types, in the order in which a message lists them.
 _TYPES: Final = {
     "boolean": ("true", "false"),
@@ -124,9 +126,7 @@ def mend(data: dict[str, Any], report: Report) -> dict[str, Any]:
 
     People write ``user: 1000`` and leave keys empty. Compose refuses that, though nobody is in doubt about it.
     """
-    validated = _as_validated(data)
-    errors = _validator().iter_errors(validated)
-    found = [(path, meant) for path, meant in map(functools.partial(_meant, validated), errors) if path]
+    found = [(path, meant) for path, meant in map(_meant, _errors(data)) if path]
     if not found:
         return data
     data = copy.deepcopy(data)
@@ -142,10 +142,9 @@ def mend(data: dict[str, Any], report: Report) -> dict[str, Any]:
     return data
 
 
-def _meant(data: Any, error: jsonschema_rs.ValidationError) -> tuple[Path, Any]:
+def _meant(error: _Error) -> tuple[Path, Any]:
     """Return a place and what is meant there, None for nothing; no place where that isn't plain."""
-    path = tuple(error.instance_path)
-    value = _at(data, path)
+    path, value = error.path, error.value
     match error.kind:
         case _Kind.Type(_) if value is None:
             key = path and isinstance(path[-1], str) and path[-2:-1] not in _NAMES and path != ("services",)
@@ -172,15 +171,54 @@ def _thinned(entries: list[Any]) -> list[Any]:
 
 def check(data: dict[str, Any], report: Report) -> set[Path]:
     """Report everything in a file that the schema doesn't allow; return the places, which mean nothing further."""
-    validated = _as_validated(data)
     places: set[Path] = set()
-    errors = _validator().iter_errors(validated)
+    errors = _errors(data)
     for error in itertools.islice(errors, MAX_FINDINGS):
-        for fault in _faults(error, validated):
+        for fault in _faults(error):
             places.add(fault.path)
             report.add(fault.reason, fault.path, fault.message, advice=fault.advice)
     report.count(sum(1 for _ in errors))
     return places
+
+
+class _Error(NamedTuple):
+    kind: jsonschema_rs.ValidationErrorKind
+    path: Path
+    value: Any
+    originals: Mapping[str, str]
+    """Keys of the value that were written otherwise."""
+
+
+def _errors(data: dict[str, Any]) -> Iterator[_Error]:
+    """Yield what the schema doesn't allow, with its place in the file."""
+    originals: dict[int, dict[str, str]] = {}
+    validated = _without_numbers(_as_validated(data), originals)
+    for error in _validator().iter_errors(validated):
+        path, value = [], validated
+        for part in error.instance_path:
+            path.append(originals.get(id(value), {}).get(part, part) if isinstance(part, str) else part)
+            value = value[part]
+        yield _Error(error.kind, tuple(path), value, originals.get(id(value), {}))
+
+
+def _without_numbers(value: Any, originals: dict[int, dict[str, str]]) -> Any:
+    """Return the same without keys that look like numbers, which the library takes for places in lists."""
+    if isinstance(value, list):
+        return [_without_numbers(item, originals) for item in value]
+    if not isinstance(value, dict):
+        return value
+    result: dict[str, Any] = {}
+    renamed: dict[str, str] = {}
+    for key, item in value.items():
+        name = key
+        while _NUMBER.fullmatch(key) and (name == key or name in value):
+            name += "_"
+        if name != key:
+            renamed[name] = key
+        result[name] = _without_numbers(item, originals)
+    if renamed:
+        originals[id(result)] = renamed
+    return result
 
 
 def _as_validated(data: dict[str, Any]) -> dict[str, Any]:
@@ -229,16 +267,15 @@ class _Fault(NamedTuple):
     advice: str = ""
 
 
-def _faults(error: jsonschema_rs.ValidationError, data: Any) -> Iterator[_Fault]:
+def _faults(error: _Error) -> Iterator[_Fault]:
     """Say what an error means; nothing where Compose, for all its schema, takes the value."""
-    path = tuple(error.instance_path)
-    value = _at(data, path)
+    path, value = error.path, error.value
     match error.kind:
         case _Kind.Type(types):
             yield _wrong_type(types, value, path)
         case _Kind.AdditionalProperties(names):
             for name in names:
-                yield _unknown(name, path)
+                yield _unknown(error.originals.get(name, name), path)
         case _Kind.Required(name):
             yield _Fault(FindingReason.MISSING_KEY, path, f"The key {name} is missing.")
         case _Kind.Enum(options):

@@ -73,7 +73,12 @@ def is_gpux_path(path: str) -> bool:
 
 def own_mounts(service: Service, *, gpux: bool) -> list[Mount]:
     """Return the mounts of the file that stay: not those at the very paths that GPUX provides."""
-    return [mount for mount in service.mounts if not (gpux and normalised(mount.path) in agent.PATHS)]
+    return [mount for mount in service.mounts if not (gpux and _is_replaced(mount))]
+
+
+def _is_replaced(mount: Mount) -> bool:
+    """Return whether GPUX provides the very path of a mount."""
+    return normalised(mount.path) in agent.PATHS
 
 
 def storage(
@@ -83,8 +88,10 @@ def storage(
     findings: list[Finding] = []
     used: dict[str, Volume] = {}
     for service in translation.services:
-        kept = own_mounts(service, gpux=service.name in gpux)
-        used |= {mount.volume: translation.volumes[mount.volume] for mount in kept}
+        has_gpux = service.name in gpux
+        used |= {
+            mount.volume: translation.volumes[mount.volume] for mount in own_mounts(service, gpux=has_gpux)
+        }
         findings += [
             remark(
                 JobFinding.VOLUME_REPLACED,
@@ -92,7 +99,7 @@ def storage(
                 message=f"{mount.path} is GPUX's; what the file mounts there is left out.",
             )
             for mount in service.mounts
-            if mount not in kept
+            if has_gpux and _is_replaced(mount)
         ]
     task_scope, source_scope = {}, {}
     for key, volume in used.items():

@@ -74,7 +74,7 @@ def test_constraints_are_versions_only(name: str) -> None:
 @pytest.mark.parametrize(
     ("file", "wanted"),
     [
-        ("dev.txt", [*RUNTIME, *requirements("dev")]),
+        ("dev.txt", [*RUNTIME, *requirements("dev"), *requirements("fuzz")]),
         ("runtime.txt", RUNTIME),
         ("build.txt", [Requirement("hatchling")]),
     ],
@@ -94,7 +94,7 @@ def test_images_hold_what_was_tested() -> None:
 
 def test_every_dependency_has_its_reason() -> None:
     text = (ROOT / "pyproject.toml").read_text()
-    for requirement in [*RUNTIME, *requirements("dev")]:
+    for requirement in [*RUNTIME, *requirements("dev"), *requirements("fuzz")]:
         (line,) = re.findall(rf'^ +"{re.escape(requirement.name)}[^a-zA-Z-].*$', text, re.MULTILINE)
         assert "# " in line, line
 

@@ -280,3 +280,18 @@ def test_merged_choices() -> None:
     assert schema.mapping(node["properties"]["ports"]) == ports
     assert schema.mapping(node["properties"]["image"]) is None
     assert "$ref" not in json.dumps(schema.specification())
+
+
+def test_names_that_look_like_numbers_are_names() -> None:
+    translation = translate(
+        "services: {'08': {image: x, restart: false, user: 5}, '08_': {image: y, imge: z}}"
+    )
+    found = [(finding.reason, finding.path) for finding in translation.findings]
+    assert found == [
+        ("LooseValue", "services.08.restart"),
+        ("LooseValue", "services.08.user"),
+        ("UnknownKey", "services.08_.imge"),
+    ]
+    assert reasons(translate("services: {app: {image: x, '7': y}}"), "error") == {"UnknownKey"}
+    (found_key,) = translate("services: {app: {image: x, '+7': y}}").findings
+    assert found_key.path == "services.app.+7"
