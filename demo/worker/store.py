@@ -5,10 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+import time
 from http import HTTPStatus
 
 SOCKET = "/gpux_api"
 TIMEOUT = 60
+PATIENCE = 45
+"""Seconds to ask again for while the store is away: a worker that gives up never answers its call."""
+PAUSE = 1.0
 
 
 class StoreError(Exception):
@@ -23,20 +27,28 @@ class _Connection(http.client.HTTPConnection):
 
 
 def _request(method: str, path: str, body: bytes | None = None) -> bytes:
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        status, content = _ask(method, path, body)
+        if status == HTTPStatus.OK:
+            return content
+        if status != HTTPStatus.SERVICE_UNAVAILABLE or time.monotonic() > deadline:
+            message = f"{method} {path}: {status} {content[:200].decode(errors='replace')}"
+            raise StoreError(message)
+        time.sleep(PAUSE)
+
+
+def _ask(method: str, path: str, body: bytes | None) -> tuple[int, bytes]:
     connection = _Connection("dontcare")
     try:
         connection.request(method, path, body=body)
         answer = connection.getresponse()
-        content = answer.read()
+        return answer.status, answer.read()
     except (OSError, http.client.HTTPException) as error:
         message = f"{method} {path}: {error}"
         raise StoreError(message) from error
     finally:
         connection.close()
-    if answer.status != HTTPStatus.OK:
-        message = f"{method} {path}: {answer.status} {content[:200].decode(errors='replace')}"
-        raise StoreError(message)
-    return content
 
 
 def download(sha1: str) -> bytes:
