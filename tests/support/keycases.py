@@ -308,6 +308,7 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
             "MountShadowed": "['./x:/x', '/x']",
             "ShmSized": "['/dev/shm:/dev/shm']",
             "ModelCache": "['x:/root/.ollama']",
+            "VolumeStartsEmpty": "['x:/x']",
             "HostPathRefused": "['/proc:/x']",
             "RuntimeSocket": "['/run/docker.sock:/x']",
             "UndefinedReference": "['other:/x']",

@@ -284,6 +284,7 @@ SERVICE: Final[Mapping[str, Key]] = {
         "Named volumes are kept; paths of the host become empty volumes, or are refused.",
         (
             *(_F.BIND_REPLACED, _F.BIND_DROPPED, _F.MOUNT_SHADOWED, _F.SHM_SIZED, _F.MODEL_CACHE),
+            _F.VOLUME_STARTS_EMPTY,
             *(_F.HOST_PATH_REFUSED, _F.RUNTIME_SOCKET, _F.UNDEFINED_REFERENCE, _F.KEY_IGNORED),
         ),
         of="mount",

@@ -601,16 +601,18 @@ def test_what_is_taken_or_not_there_is_found() -> None:
           app:
             image: x
             container_name: APP
-            networks: {default: {aliases: [db, same]}}
+            networks: {default: {aliases: [db, same, same_one]}}
             links: [tool]
             volumes_from: [tool]
-          db: {image: x, networks: {default: {aliases: [same]}}}
+          db: {image: x, networks: {default: {aliases: [same, same_one]}}}
           tool: {image: x, profiles: [tools]}
         """
     )
     assert [entry.aliases for entry in translation.services] == [["db", "same"], ["same"]]
     found = {(entry.reason, entry.path) for entry in translation.findings}
     assert found == {
+        ("AliasNotPossible", "services.app.networks.default.aliases"),
+        ("AliasNotPossible", "services.db.networks.default.aliases"),
         ("DependencyInactive", "services.app.links"),
         ("DependencyInactive", "services.app.volumes_from"),
         ("ProfileInactive", "services.tool.profiles"),
