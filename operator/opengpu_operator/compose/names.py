@@ -1,7 +1,8 @@
 """Give every service a name that DNS allows, and rewrite what calls services by another one.
 
 A host name in a value is recognised by where it stands (after ``//`` or ``@``, before a port, or as the whole value
-of a variable that names a host); a word that merely looks like a service's name is left alone.
+of a variable that names a host); a word that merely looks like a service's name is left alone, and so is a user's
+(``//name:password@``).
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ MAX_LABEL: Final = 63
 _LABEL: Final = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 _FORBIDDEN: Final = re.compile(r"[^a-z0-9-]+")
 #: A host's name, and the port after it.
-_WORD: Final = re.compile(r"(?<![\w.-])([\w.-]+)(?::(\d{1,5})(?!\d))?", re.ASCII)
+_WORD: Final = re.compile(r"(?<![\w.-])([\w.-]+)(?::(\d{1,5})(?!\w))?", re.ASCII)
+#: What follows the name of a user; bounded, since it is looked for after every name.
+_USER: Final = re.compile(r"(?::[^\s/@,]{0,255})?@")
 #: Variables whose whole value is a host's name.
 _HOST_VARIABLE: Final = re.compile(
-    r"(?:^|_)(?:HOST|HOSTS|HOSTNAME|SERVER|SERVERS|ADDR|ADDRESS|ENDPOINT|URL|URI|BROKER|BROKERS|NODE|NODES|PEERS)$",
+    r"(?:^(?:PG)?|_)(?:HOST|HOSTS|HOSTNAME|SERVER|SERVERS|ADDR|ADDRESS|ENDPOINT|URL|URI|BROKER|BROKERS|NODE|NODES|PEERS)$",
     re.IGNORECASE,
 )
 
@@ -63,8 +66,8 @@ def unique_labels(names: Iterable[str], *, reserved: Iterable[str] = ()) -> dict
 class HostNames:
     """Rewrites the names of hosts in values.
 
-    ``renamed`` maps a name to the label that replaces it; ``published`` maps ports of the host to (label, port), for
-    the names in ``host_names``, which mean the host itself.
+    ``renamed`` maps a name or an alias to the label that replaces it; ``published`` maps ports of the host to (label,
+    port), for the names in ``host_names``, which mean the host itself.
     """
 
     def __init__(
@@ -85,7 +88,8 @@ class HostNames:
         if whole is not None:
             if _HOST_VARIABLE.search(variable):
                 result.value = whole
-            elif variable:
+            elif variable and not is_label(value):
+                # An alias may be any word; one that siblings seem to use is reported with the job.
                 result.doubtful.append(value)
             return result
         # One pass over all words, looked up in tables: a pattern of every name would let a file choose its cost.
@@ -102,7 +106,7 @@ class HostNames:
             result.resolved.append(found)
             return f"{target[0]}:{target[1]}"
         label = self._renamed.get(name)
-        if label is None:
+        if label is None or _USER.match(match.string, match.end(1)):
             return found
         is_host = bool(port) or match.string.endswith(("//", "@"), 0, match.start())
         return f"{label}:{port}" if is_host and port else label if is_host else found

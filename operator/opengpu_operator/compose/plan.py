@@ -139,7 +139,10 @@ class _Planner:
         return current
 
     def _aliases(self, renamed: dict[str, str]) -> dict[str, list[str]]:
-        """Return the other names of each service; those that DNS forbids go to ``renamed``, to be rewritten."""
+        """Return the other names of each service that DNS allows; all go to ``renamed``, to be rewritten.
+
+        DNS knows a pod by one name.
+        """
         result: dict[str, list[str]] = {name: [] for name in self._services}
         for name, label in self._labels.items():
             if name == label:
@@ -159,10 +162,10 @@ class _Planner:
             if lowered in taken or owner not in self._services or alias in renamed:
                 continue
             taken.add(lowered)
+            renamed[alias] = self._labels[self._roots[owner]]
             if names.is_label(lowered):
                 result[owner].append(lowered)
             else:
-                renamed[alias] = self._labels[self._roots[owner]]
                 self._report.add(
                     FindingReason.ALIAS_NOT_POSSIBLE,
                     path,

@@ -129,3 +129,36 @@ def test_aliases() -> None:
     assert translation.service("db").aliases == ["milvus-db", "database", "pg"]
     assert translation.service("app").aliases == []
     assert "AliasNotPossible" in reasons(translation)
+
+
+def test_aliases_are_the_service_where_they_are_hosts() -> None:
+    translation = translate(
+        """
+        services:
+          db: {image: x, container_name: postgres, networks: {n: {aliases: [llama3, kafka-1, the_db]}}}
+          app:
+            image: x
+            environment:
+              URL: postgres://postgres:postgres@postgres:5432/postgres
+              DIGITS: postgres://postgres:12345@postgres/x,http://llama3
+              LIST: 1@kafka-1:9093,postgres:5432,the_db:5432
+              PGHOST: postgres
+              DB_HOST: postgres
+              POSTGRES_USER: postgres
+              MODEL: llama3:8b
+              WORDS: a postgres b postgres@example.org
+        networks: {n: {}}
+        """
+    )
+    env = {entry["name"]: entry["value"] for entry in translation.service("app").container["env"]}
+    assert env == {
+        "URL": "postgres://postgres:postgres@db:5432/postgres",
+        "DIGITS": "postgres://postgres:12345@db/x,http://db",
+        "LIST": "1@db:9093,db:5432,db:5432",
+        "PGHOST": "db",
+        "DB_HOST": "db",
+        "POSTGRES_USER": "postgres",
+        "MODEL": "llama3:8b",
+        "WORDS": "a postgres b postgres@example.org",
+    }
+    assert "NameNotRewritten" not in reasons(translation)
