@@ -325,11 +325,12 @@ def restart(service: Definition, report: Report) -> tuple[Restart, int | None]:
     if policy is not None:
         attempts = policy.get("max_attempts")
         match policy.get("condition") or "any":
-            case "none":
+            case "none" | "no":
                 result = (Restart.NO, None)
             case "on-failure":
                 result = (Restart.ON_FAILURE, None if attempts is None else values.integer(attempts))
-            case "any":
+            case "any" | "always" | "unless-stopped":
+                # The latter two are the words of `restart`, which Compose takes here too.
                 result = (Restart.ALWAYS, None)
             case other:
                 path = service.at("deploy", "restart_policy", "condition")
