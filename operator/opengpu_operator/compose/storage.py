@@ -293,8 +293,18 @@ class _Planner:
         if bits is not None and not 0 <= bits <= 0o777:
             self._report.add(FindingReason.BAD_VALUE, path, f"{clip(mode)} is no file mode.")
             return
+        if bits is not None:
+            bits = _for_everyone(bits, entry)
         if isinstance(self._project.section(kind).get(source), dict):
             self._put(target, _File(f"{kind.removesuffix('s')}:{source}", target, bits, path))
+
+
+def _for_everyone(bits: int, entry: Mapping[str, Any]) -> int:
+    """Return a file's mode: it belongs to root here, so what another owner or group may, everybody may."""
+    for key, shift in (("uid", 6), ("gid", 3)):
+        if values.text(entry.get(key)).strip() not in ("", "0"):
+            bits |= bits >> shift & 0o7
+    return bits
 
 
 def _tmpfs_size(flags: str) -> int | None:

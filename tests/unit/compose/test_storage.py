@@ -175,6 +175,25 @@ def test_inline_files() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("owner", "mode"),
+    [("uid: '1000'", 0o606), ("gid: 1000", 0o600), ("uid: 0", 0o600), ("uid: '0'", 0o600), ("x-y: 1", 0o600)],
+)
+def test_files_of_others_than_root_can_be_read_by_all(owner: str, mode: int) -> None:
+    app = service(
+        f"configs: [{{source: c, target: /c, mode: 0600, {owner}}}, {{source: c, target: /d, {owner}}}]",
+        top="configs: {c: {content: x}}",
+    )
+    assert [file.mode for file in app.files] == [mode, None]
+
+
+def test_files_of_a_group_can_be_read_by_all() -> None:
+    app = service(
+        "secrets: [{source: s, uid: '1000', gid: '1000', mode: 0440}]", top="secrets: {s: {content: x}}"
+    )
+    assert [file.mode for file in app.files] == [0o444]
+
+
 @pytest.mark.parametrize("mode", ["x", "01777", "-1", "'8'"])
 def test_bad_modes(mode: str) -> None:
     body = f"configs: [{{source: c, target: /c, mode: {mode}}}]"
