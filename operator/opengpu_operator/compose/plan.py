@@ -7,6 +7,7 @@ output.
 from __future__ import annotations
 
 import ipaddress
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -344,7 +345,8 @@ class _Planner:
             pod["securityContext"] = security
         grace = service.get("stop_grace_period")
         if grace is not None:
-            pod["terminationGracePeriodSeconds"] = int(values.duration(grace))
+            # With 0, Kubernetes would forget the pod before it has stopped.
+            pod["terminationGracePeriodSeconds"] = max(1, math.ceil(values.duration(grace)))
         if aliases := self._host_aliases(service):
             pod["hostAliases"] = aliases
         if selector := containers.node_selector(service, self._report):

@@ -36,3 +36,8 @@ def smaller(one: str, other: str) -> str:
 def larger(one: str, other: str) -> str:
     """Return the larger of two quantities, as it was written."""
     return one if parse(one) >= parse(other) else other
+
+
+def total(first: str, *others: str) -> str:
+    """Return the sum of quantities; the first as it was written where there are no others."""
+    return str(int(sum(map(parse, others), parse(first)))) if others else first

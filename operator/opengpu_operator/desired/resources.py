@@ -56,14 +56,20 @@ def needs(
 ) -> Needs:
     """Return what a service needs: what the task says, else the file, else the cluster's defaults.
 
-    A limit of the file reserves nothing, as in Docker: ``mem_limit: 64g`` runs on a small machine too.
+    A limit of the file reserves nothing, as in Docker: ``mem_limit: 64g`` runs on a small machine too. A service
+    that asks for shared memory and no limit has both: what is in memory volumes counts against the limit.
     """
     file = service.container.get("resources") or {}
     pods = settings.pods
     requests, limits = {}, {}
     for name, asked, request, limit in (
         ("cpu", override and override.cpu, pods.cpu_request, pods.cpu_limit),
-        ("memory", override and override.memory, pods.memory_request, pods.memory_limit),
+        (
+            "memory",
+            override and override.memory,
+            pods.memory_request,
+            quantities.total(pods.memory_limit, *_memory_volumes(service)),
+        ),
         (
             "ephemeral-storage",
             override and override.ephemeral_storage,
@@ -92,6 +98,16 @@ def needs(
     if gpu is not None:
         limits[gpu.gpu_class.resource_name] = str(gpu.count)
     return Needs(resources={"requests": requests, "limits": limits}, gpu=gpu)
+
+
+def _memory_volumes(service: Service) -> list[str]:
+    """Return the sizes of a service's memory volumes, as far as they have one."""
+    sources = [volume.get("emptyDir") or {} for volume in service.pod.get("volumes") or []]
+    return [
+        str(source["sizeLimit"])
+        for source in sources
+        if source.get("medium") == "Memory" and "sizeLimit" in source
+    ]
 
 
 def _positive(quantities_by_name: Mapping[str, Any] | None, name: str) -> str | None:

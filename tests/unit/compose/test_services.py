@@ -289,6 +289,11 @@ def test_the_pod() -> None:
     assert (app.container["workingDir"], app.container["stdin"], app.container["tty"]) == ("/srv", True, True)
 
 
+@pytest.mark.parametrize(("written", "seconds"), [("0s", 1), ("300ms", 1), ("1500ms", 2), ("1m", 60)])
+def test_the_time_to_stop_is_never_less_than_asked_for_nor_zero(written: str, seconds: int) -> None:
+    assert service(f"stop_grace_period: {written}").pod == {"terminationGracePeriodSeconds": seconds}
+
+
 def test_ports() -> None:
     app = service(
         """

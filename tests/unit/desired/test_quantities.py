@@ -37,3 +37,8 @@ def test_compares_across_units_and_keeps_the_spelling():
     assert quantities.smaller("1024Mi", "1Gi") == "1024Mi"
     assert quantities.smaller("2000m", "1.5") == "1.5"
     assert quantities.larger("1G", "1Gi") == "1Gi"
+
+
+def test_a_sum_is_in_whole_units_and_one_quantity_keeps_its_spelling():
+    assert quantities.total("4Gi", "0.5Ki", "1k") == str(2**32 + 512 + 1000)
+    assert quantities.total("4Gi") == "4Gi"

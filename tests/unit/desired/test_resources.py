@@ -51,6 +51,29 @@ def test_memory(file, override, request_, limit):
     assert found["limits"]["memory"] == limit
 
 
+@pytest.mark.parametrize(
+    ("sizes", "file", "limit"),
+    [
+        (["1Gi", "1024"], {}, str(5 * 2**30 + 1024)),
+        ([None], {}, "4Gi"),
+        (["16Gi"], {"limits": {"memory": "1Gi"}}, "1Gi"),
+        (["16Gi"], {"requests": {"memory": "8Gi"}}, str(20 * 2**30)),
+    ],
+)
+def test_memory_volumes_are_beside_the_default_limit(sizes, file, limit):
+    volumes = [
+        {"name": "shm", "emptyDir": {"medium": "Memory", **({"sizeLimit": s} if s else {})}} for s in sizes
+    ]
+    found = resources.needs(
+        service("app", container={"resources": file}, pod={"volumes": volumes}),
+        None,
+        environment=Environment.CPU,
+        settings=settings(),
+        problems=Problems(),
+    )
+    assert found.resources["limits"]["memory"] == limit
+
+
 def test_processors_have_no_limit_by_default():
     assert needs().resources["requests"]["cpu"] == "100m"
     assert "cpu" not in needs().resources["limits"]
