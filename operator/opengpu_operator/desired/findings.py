@@ -44,7 +44,9 @@ _J = JobFinding
 
 RULES: Final[Mapping[JobFinding, Rule]] = {
     _J.ALIAS_NOT_RESOLVABLE: Rule(
-        _W, "Siblings reach the service by its own name only.", "Call the service by its own name."
+        _W,
+        "DNS knows a service by its own name only; another is replaced where a value names a host.",
+        "Call the service by its own name.",
     ),
     _J.CAPABILITY_DROPPED: Rule(
         _W, "The restricted profile has no room for the capability.", "Use an image that does without it."
