@@ -10,18 +10,14 @@ from opengpu_operator.api.labels import CALLBACK_PORT, WORKER_PORT
 from opengpu_operator.api.translation import TranslateOptions
 from opengpu_operator.compose import pipeline
 from opengpu_operator.compose.kompose import Kompose, KomposeError, find
+from tests.support.corpus import examples
 from tests.support.environment import unavailable
 
 ROOT = Path(__file__).parents[2]
 OPTIONS = TranslateOptions(
     variables={"PORT": str(WORKER_PORT), "CALLBACK_URL": f"http://127.0.0.1:{CALLBACK_PORT}"}
 )
-COMPOSE = [
-    pytest.param(document["data"]["compose.yaml"], id=file.name)
-    for file in sorted((ROOT / "examples").glob("*.yaml"))
-    for document in yaml.safe_load_all(file.read_text())
-    if document["kind"] == "ConfigMap" and "compose.yaml" in document["data"]
-]
+COMPOSE = [pytest.param(text, id=name) for name, text in examples().items()]
 
 
 @pytest.fixture

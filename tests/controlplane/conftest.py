@@ -24,6 +24,7 @@ import pytest
 import yaml
 
 from localcluster.paths import Layout
+from tests.controlplane import dryrun
 from tests.support.environment import unavailable
 
 ROOT = Path(__file__).parents[2]
@@ -36,6 +37,9 @@ APPLY = "application/apply-patch+yaml"
 
 class Api:
     """Plain requests to the API server, whose answers are looked at as they are."""
+
+    #: What the last answer warned of.
+    warnings: tuple[str, ...] = ()
 
     def __init__(self, kubeconfig: Path, directory: Path) -> None:
         self.kubeconfig = kubeconfig
@@ -70,6 +74,8 @@ class Api:
         )
         answer = self._connection.getresponse()
         text = answer.read()
+        given = answer.headers.get_all("Warning") or ()
+        self.warnings = tuple(json.loads(warning.partition(" - ")[2]) for warning in given)
         return answer.status, json.loads(text) if text.startswith(b"{") else text.decode()
 
     def kubectl(self, *arguments: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
@@ -172,3 +178,16 @@ def namespace(api):
     assert status == 201, answer
     yield name
     api.request("DELETE", f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture(scope="module", params=["baseline", "restricted"])
+def profile(request):
+    """A Pod Security Standard."""
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def enforced(api, profile):
+    """A namespace in which the standard is enforced."""
+    with dryrun.namespace(api, profile) as name:
+        yield name

@@ -1,8 +1,6 @@
 """Every object that we make of a job is accepted by a real API server, field by field, and by its pod security."""
 
 import copy
-import itertools
-import os
 from pathlib import Path
 
 import pytest
@@ -11,43 +9,13 @@ import yaml
 from opengpu_operator.api.source import Environment
 from opengpu_operator.api.translation import Translation
 from opengpu_operator.desired.job import build
+from tests.controlplane import dryrun
 from tests.support.jobs import context, settings
 
 pytestmark = pytest.mark.controlplane
 
 DATA = Path(__file__).parents[1] / "data" / "desired" / "in"
 CASES = sorted(path.stem for path in DATA.glob("*.yaml"))
-PATHS = {
-    "PersistentVolumeClaim": "/api/v1/namespaces/{}/persistentvolumeclaims",
-    "ConfigMap": "/api/v1/namespaces/{}/configmaps",
-    "Secret": "/api/v1/namespaces/{}/secrets",
-    "Service": "/api/v1/namespaces/{}/services",
-    "NetworkPolicy": "/apis/networking.k8s.io/v1/namespaces/{}/networkpolicies",
-    "Ingress": "/apis/networking.k8s.io/v1/namespaces/{}/ingresses",
-    "Deployment": "/apis/apps/v1/namespaces/{}/deployments",
-    "Job": "/apis/batch/v1/namespaces/{}/jobs",
-}
-_numbers = itertools.count(1)
-
-
-@pytest.fixture(scope="module", params=["baseline", "restricted"])
-def profile(request):
-    """A Pod Security Standard."""
-    return request.param
-
-
-@pytest.fixture(scope="module")
-def enforced(api, profile):
-    """A namespace in which the standard is enforced."""
-    name = f"desired-{os.getpid()}-{next(_numbers)}"
-    labels = {"pod-security.kubernetes.io/enforce": profile}
-    status, answer = api.request("POST", "/api/v1/namespaces", {"metadata": {"name": name, "labels": labels}})
-    assert status == 201, answer
-    account = {"metadata": {"name": "default"}}
-    status, answer = api.request("POST", f"/api/v1/namespaces/{name}/serviceaccounts", account)
-    assert status in {201, 409}, answer
-    yield name
-    api.request("DELETE", f"/api/v1/namespaces/{name}")
 
 
 def made(case, *, namespace, profile):
@@ -62,57 +30,40 @@ def made(case, *, namespace, profile):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_every_object(api, enforced, profile, case):
-    for obj in made(case, namespace=enforced, profile=profile):
-        path = PATHS[obj["kind"]].format(enforced)
-        status, answer = api.request("POST", path, obj, fieldValidation="Strict", dryRun="All")
-        assert status == 201, answer
-        check_kept(obj, answer, path=obj["kind"])
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_every_pod(api, enforced, profile, case):
-    workloads = [
-        obj for obj in made(case, namespace=enforced, profile=profile) if "template" in obj.get("spec", {})
-    ]
-    assert workloads
-    for obj in workloads:
-        template = obj["spec"]["template"]
-        pod = {
-            "metadata": {"name": obj["metadata"]["name"], **template["metadata"]},
-            "spec": template["spec"],
-        }
-        path = f"/api/v1/namespaces/{enforced}/pods"
-        status, answer = api.request("POST", path, pod, fieldValidation="Strict", dryRun="All")
-        assert status == 201, answer
+def test_every_object_and_pod(api, enforced, profile, case):
+    objects = dryrun.with_pods(made(case, namespace=enforced, profile=profile))
+    assert "Pod" in {obj["kind"] for obj in objects}
+    assert [problem for obj in objects for problem in dryrun.objections(api, obj, enforced)] == []
 
 
 def test_the_namespace_does_refuse(api, enforced, profile):
     """Without this the tests above would pass where nothing is enforced."""
-    workload = next(
-        obj for obj in made("call", namespace=enforced, profile="baseline") if obj["kind"] == "Deployment"
+    workload = copy.deepcopy(
+        next(
+            obj for obj in made("call", namespace=enforced, profile="baseline") if obj["kind"] == "Deployment"
+        )
     )
-    spec = copy.deepcopy(workload["spec"]["template"]["spec"])
     if profile == "baseline":
-        spec["hostNetwork"] = True
-    pod = {"metadata": {"name": "refused"}, "spec": spec}
-    status, answer = api.request("POST", f"/api/v1/namespaces/{enforced}/pods", pod, dryRun="All")
-    assert status == 403, answer
-    assert f'violates PodSecurity "{profile}' in answer["message"]
+        workload["spec"]["template"]["spec"]["hostNetwork"] = True
+    (refused,) = dryrun.objections(api, dryrun.pod(workload), enforced)
+    assert (
+        f'403 pods "{workload["metadata"]["name"]}" is forbidden: violates PodSecurity "{profile}' in refused
+    )
+    assert f'would violate PodSecurity "{profile}' in "".join(dryrun.objections(api, workload, enforced))
 
 
-def check_kept(sent, answered, *, path):
-    """Check that the server only added defaults, and changed nothing that we said."""
-    if isinstance(sent, dict):
-        for key, value in sent.items():
-            if key == "stringData":
-                assert set(value) <= set(answered["data"])
-                continue
-            assert key in answered, f"{path}.{key} is gone"
-            check_kept(value, answered[key], path=f"{path}.{key}")
-    elif isinstance(sent, list):
-        assert len(sent) == len(answered), path
-        for index, (one, other) in enumerate(zip(sent, answered, strict=True)):
-            check_kept(one, other, path=f"{path}[{index}]")
-    else:
-        assert sent == answered, path
+def test_what_a_dry_run_finds(api, enforced):
+    claim = next(
+        obj for obj in made("call", namespace=enforced, profile="baseline") if "Claim" in obj["kind"]
+    )
+    assert dryrun.objections(api, claim, enforced) == []
+    claim["spec"]["unknown"] = True
+    (refused,) = dryrun.objections(api, claim, enforced)
+    assert 'unknown field "spec.unknown"' in refused
+    stored = {"spec": {"names": ["a", "b"], "cpu": "1", "default": 1}}
+    assert list(dryrun.changed({"spec": {"names": ["a"], "cpu": "1000m", "empty": ""}}, stored)) == []
+    assert list(dryrun.changed({"spec": {"names": ["a", "c"], "cpu": "2", "more": 0}}, stored)) == [
+        ".spec.names[1] was 'c' and is 'b'",
+        ".spec.cpu was '2' and is '1'",
+        ".spec.more is gone",
+    ]

@@ -301,6 +301,18 @@ class Cluster:
             selector += f",app.kubernetes.io/component={service}"
         return self.objects("api/v1/pods", namespace, selector)
 
+    def printed(self, namespace: str, pod: Object, container: str | None = None) -> Any:
+        """Return what a pod's container has printed: as JSON if it is that, else as text; None if the pod is gone."""
+        name, labels = pod["metadata"]["name"], pod["metadata"]["labels"]
+        query = urlencode({"container": container or labels["app.kubernetes.io/component"]})
+        path = f"api/v1/namespaces/{namespace}/pods/{name}/log?{query}"
+        found: Any
+        status, found = self.api.request("GET", path)
+        assert status in {200, 404}, found
+        if status == 404:
+            return None
+        return found.get("raw", found) if isinstance(found, dict) else found
+
     def events(self, namespace: str, name: str | None = None) -> list[Object]:
         """Return the events of our kinds, oldest first."""
         found = [

@@ -8,6 +8,7 @@ from typing import Any
 from tests.e2e.kit import Object
 
 PROBE = "localhost/opengpu-e2e-probe:dev"
+LOOK = ["python3", "/opt/tests/e2e/images/look.py"]
 API_VERSION = "opengpu.network/v1alpha1"
 
 
@@ -26,9 +27,20 @@ def page(**extra: Any) -> Object:
     return {"image": PROBE, "command": ["serve"], "ports": ["8080:8080"], **extra}
 
 
+def literal(text: str) -> str:
+    """Return a text as a Compose file has it, where ``$`` is a variable's."""
+    return text.replace("$", "$$")
+
+
+def look(*words: str, **extra: Any) -> Object:
+    """Return a Compose service that prints what its container is and sees, and ends; the words are its arguments."""
+    command = {"command": [literal(word) for word in words]} if words else {}
+    return {"image": PROBE, "entrypoint": LOOK, "restart": "no", **command, **extra}
+
+
 def shell(script: str, **extra: Any) -> Object:
     """Return a Compose service that runs a script and ends."""
-    return {"image": PROBE, "entrypoint": ["bash", "-c", script.replace("$", "$$")], **extra}
+    return {"image": PROBE, "entrypoint": ["bash", "-c", literal(script)], **extra}
 
 
 def nvidia(count: int | str = 1) -> Object:

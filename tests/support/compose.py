@@ -47,6 +47,19 @@ class Echo:
         return {"spec": {"template": {"spec": {"containers": [container]}}}}
 
 
+class Once:
+    """Asks a converter once for each file: what it makes of one depends on nothing else."""
+
+    def __init__(self, converter: pipeline.Converter) -> None:
+        self._converter = converter
+        self._known: dict[bytes, dict[str, dict[str, Any]]] = {}
+
+    async def convert(self, file: bytes) -> dict[str, dict[str, Any]]:
+        if file not in self._known:
+            self._known[file] = await self._converter.convert(file)
+        return self._known[file]
+
+
 def real_kompose() -> kompose.Kompose | None:
     """Return kompose, or None where there is none."""
     try:

@@ -73,6 +73,7 @@ class Reason(StrEnum):
     CONTAINER_FAILING = "ContainerFailing"
     STARTING = "Starting"
     WAITING_FOR_DEPENDENCY = "WaitingForDependency"
+    DEPENDENCY_FAILED = "DependencyFailed"
     RUNNING = "Running"
     CALLED = "Called"
     WORKER_BUSY = "WorkerBusy"

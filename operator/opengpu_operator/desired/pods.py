@@ -87,7 +87,7 @@ def template(
         "restartPolicy": "Always" if unit.kind == "Deployment" else "Never",
         "terminationGracePeriodSeconds": grace,
         "securityContext": _security(unit, parts, settings),
-        "containers": list(parts.containers),
+        "containers": _containers(parts),
     }
     if parts.agent is not None:
         spec["initContainers"] = [parts.agent]
@@ -137,6 +137,17 @@ def _dns(context: JobContext, settings: Settings) -> Object:
             "options": [{"name": "ndots", "value": "1"}],
         },
     }
+
+
+def _containers(parts: Parts) -> list[Object]:
+    """Return the pod's containers; a port that several of them declare is one, and is declared once."""
+    found, seen = [], set()
+    for container in parts.containers:
+        ports = [port for port in container.get("ports") or [] if tuple(port.items()) not in seen]
+        seen |= {tuple(port.items()) for port in ports}
+        rest = {key: value for key, value in container.items() if key != "ports"}
+        found.append({**rest, "ports": ports} if ports else rest)
+    return found
 
 
 def _security(unit: Unit, parts: Parts, settings: Settings) -> Object:

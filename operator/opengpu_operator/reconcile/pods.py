@@ -8,6 +8,7 @@ from typing import Any
 
 from opengpu_operator.api.labels import AGENT_CONTAINER, GATE_PREFIX
 from opengpu_operator.api.reasons import Reason
+from opengpu_operator.desired import names
 from opengpu_operator.kube.errors import tells_of_a_quota
 from opengpu_operator.reconcile.environment import largest
 from opengpu_operator.reconcile.gates import component, is_pod_ready
@@ -79,12 +80,18 @@ def _refusal(deployment: Object) -> Problem | None:
     return None
 
 
-def _scheduling_problem(pod: Object, nodes: list[Object]) -> Problem | None:
+def _scheduling_problem(pod: Object, nodes: list[Object], failed: Mapping[str, str]) -> Problem | None:
     if pod["spec"].get("nodeName"):
         return None
     name = component(pod)
     gates = [gate["name"] for gate in pod["spec"].get("schedulingGates") or []]
     if gates:
+        for service, how in failed.items():
+            if any(names.gate(until, service) in gates for until in ("completed", "healthy")):
+                return Problem(
+                    reason=Reason.DEPENDENCY_FAILED,
+                    message=f"{name} never starts: it waits for {service}, which failed: {how}",
+                )
         waits = ", ".join(gate.removeprefix(GATE_PREFIX) for gate in gates)
         return Problem(reason=Reason.WAITING_FOR_DEPENDENCY, message=f"{name} waits for {waits}")
     for resource, count in requested(pod).items():
@@ -134,6 +141,7 @@ _ORDER = (
     Reason.FORBIDDEN,
     Reason.NO_NODE_FITS,
     Reason.STORAGE_NODE_CONFLICT,
+    Reason.DEPENDENCY_FAILED,
     Reason.WAITING_FOR_GPUS,
     Reason.UNSCHEDULABLE,
     Reason.IMAGE_PULL_FAILED,
@@ -142,19 +150,37 @@ _ORDER = (
 )
 
 
+def _failed(jobs: Iterable[Object], pods: Iterable[Object]) -> dict[str, str]:
+    """Return the services whose Jobs failed for good, and how each ended."""
+    return {
+        component(job): exit_of(pods, component(job)) or str(condition.get("message", ""))
+        for job in jobs
+        for condition in job.get("status", {}).get("conditions", [])
+        if condition["type"] == "Failed" and condition["status"] == "True"
+    }
+
+
 def summarise(
-    pods: Iterable[Object], *, nodes: Iterable[Object], deployments: Iterable[Object] = ()
+    pods: Iterable[Object],
+    *,
+    nodes: Iterable[Object],
+    deployments: Iterable[Object] = (),
+    jobs: Iterable[Object] = (),
 ) -> Summary:
     """Return where a task's pods stand. What is being deleted doesn't count."""
+    pods = list(pods)
     alive = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
     nodes = list(nodes)
+    failed = _failed(jobs, pods)
     refusals = [
         refusal
         for deployment in deployments
         if not deployment["metadata"].get("deletionTimestamp") and (refusal := _refusal(deployment))
     ]
     problems = refusals + [
-        problem for pod in alive if (problem := _scheduling_problem(pod, nodes) or _container_problem(pod))
+        problem
+        for pod in alive
+        if (problem := _scheduling_problem(pod, nodes, failed) or _container_problem(pod))
     ]
     problems.sort(key=lambda problem: _ORDER.index(problem.reason))
     return Summary(

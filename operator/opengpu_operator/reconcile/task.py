@@ -399,7 +399,7 @@ class TaskReconciler:
         if draft.get(ConditionType.SUSPENDED) is not None:
             draft.set(ConditionType.SUSPENDED, status=False, reason=Reason.RESUMED)
         deployments = [obj for kind, obj in children if kind == DEPLOYMENT]
-        summary = pods.summarise(own_pods, nodes=self._cache.all(NODE), deployments=deployments)
+        summary = pods.summarise(own_pods, nodes=self._cache.all(NODE), deployments=deployments, jobs=jobs)
         times = status.times = status.times or Times()
         self._scheduling(draft, summary, times)
         self._progress(task, draft, plan, summary, times)
@@ -601,6 +601,7 @@ _WARN = {
     Reason.NO_NODE_FITS,
     Reason.UNSCHEDULABLE,
     Reason.STORAGE_NODE_CONFLICT,
+    Reason.DEPENDENCY_FAILED,
     Reason.IMAGE_PULL_FAILED,
     Reason.CONTAINER_FAILING,
     Reason.STORE_UNAVAILABLE,

@@ -3,7 +3,7 @@
 import pytest
 
 from opengpu_operator.api.errors import Invalid
-from opengpu_operator.api.translation import FileMount, InlineFile, Mount
+from opengpu_operator.api.translation import FileMount, InlineFile, Mount, Port
 from opengpu_operator.desired import env, podrules
 from opengpu_operator.desired.job import build
 from tests.support.jobs import (
@@ -182,6 +182,16 @@ class TestRestraints:
         with pytest.raises(Invalid, match=message) as caught:
             made(service("db", **fields))
         assert caught.value.reason == "ComposeRefused"
+
+    def test_a_port_that_two_containers_of_a_pod_declare_is_declared_once(self):
+        vpn = service("vpn", ports=[Port(container=80), Port(container=53, protocol="UDP")])
+        app = service("app", joins="vpn", ports=[Port(container=80), Port(container=53), Port(container=81)])
+        objects = made(vpn, app, service("last", joins="vpn", ports=[Port(container=81)]))
+        assert [item.get("ports") for item in pod(objects, "vpn")["containers"]] == [
+            [{"containerPort": 80, "protocol": "TCP"}, {"containerPort": 53, "protocol": "UDP"}],
+            [{"containerPort": 53, "protocol": "TCP"}, {"containerPort": 81, "protocol": "TCP"}],
+            None,
+        ]
 
     def test_host_ports_are_left_out(self):
         db = service(

@@ -73,9 +73,12 @@ def pod(service: str = "web", **fields: Any) -> dict[str, Any]:
     }
 
 
-def job(service: str, *, complete: bool) -> dict[str, Any]:
+def job(service: str, *, complete: bool = False, failed: bool = False) -> dict[str, Any]:
     """Return a Job of a service."""
-    conditions = [{"type": "Complete", "status": "True"}] if complete else []
+    ends = {"Complete": complete, "Failed": failed}
+    conditions = [
+        {"type": kind, "status": "True", "message": f"how it {kind}"} for kind, so in ends.items() if so
+    ]
     return {
         "metadata": {"name": f"j-x-{service}", "labels": {"app.kubernetes.io/component": service}},
         "status": {"conditions": conditions},

@@ -4,7 +4,7 @@ import pytest
 
 from opengpu_operator.api.reasons import Reason
 from opengpu_operator.reconcile.pods import addresses, agent_restarted, exit_of, summarise
-from tests.unit.reconcile.builders import at, deployment, node, pod, terminated
+from tests.unit.reconcile.builders import at, deployment, job, node, pod, terminated
 
 
 def unschedulable(message: str) -> list[dict[str, str]]:
@@ -93,6 +93,19 @@ def test_the_problem_is_named(broken: dict[str, object], reason: Reason, words: 
     assert summary.problem is not None
     assert summary.problem.reason is reason
     assert words in summary.problem.message
+
+
+@pytest.mark.parametrize("until", ["completed", "healthy"])
+def test_what_waits_for_a_job_that_failed_waits_in_vain(until: str) -> None:
+    waits = [pod("a", node=None, gates=["opengpu.network/healthy.db"])]
+    waits += [pod("web", node=None, gates=[f"opengpu.network/{until}.migrate"])]
+    ended = pod("migrate", containerStatuses=[{"name": "migrate", "state": terminated(0, exitCode=3)}])
+    jobs = [job("db"), job("migrate", failed=True)]
+    for own, how in (([*waits, ended], "exit code 3 (Error)"), (waits, "how it Failed")):
+        problem = summarise(own, nodes=[node()], jobs=jobs).problem
+        assert problem is not None
+        assert problem.reason is Reason.DEPENDENCY_FAILED
+        assert problem.message == f"web never starts: it waits for migrate, which failed: {how}"
 
 
 def test_the_impossible_comes_before_the_busy() -> None:
