@@ -126,7 +126,7 @@ class Service(_Model):
     ``pod["volumes"]`` (tmpfs, /dev/shm)."""
     pod: dict[str, Any] = Field(default_factory=dict)
     """Fragments of a pod spec: volumes (emptyDir only), securityContext (fsGroup, supplementalGroups, sysctls),
-    terminationGracePeriodSeconds, hostAliases, nodeSelector, setHostnameAsFQDN …"""
+    terminationGracePeriodSeconds, hostAliases, nodeSelector."""
     gpu: GpuRequest | None = None
     ports: list[Port] = Field(default_factory=list)
     mounts: list[Mount] = Field(default_factory=list)

@@ -253,8 +253,8 @@ RULES: Final[Mapping[FindingReason, Rule]] = {
     ),
     _R.VOLUME_STARTS_EMPTY: Rule(
         _I,
-        "The volume starts empty: nothing is copied from the image, as Docker does.",
-        "Have the program make what it needs there, or mount the volume where the image has nothing.",
+        "The volume starts empty and belongs to root: nothing is copied from the image, as Docker does.",
+        "Have the program make what it needs there; where it isn't root, write its number as user.",
     ),
     _R.MODEL_CACHE: Rule(
         _I,

@@ -19,7 +19,6 @@ class JobFinding(StrEnum):
     CAPABILITY_DROPPED = "CapabilityDropped"
     COMPOSE_REFUSED = "ComposeRefused"
     DEPENDENCY_WITHOUT_REPLICAS = "DependencyWithoutReplicas"
-    DOMAIN_NAME_TOO_LONG = "DomainNameTooLong"
     ENV_STRIPPED = "EnvStripped"
     GRACE_PERIOD_CAPPED = "GracePeriodCapped"
     HOST_ALIAS_DROPPED = "HostAliasDropped"
@@ -52,11 +51,6 @@ RULES: Final[Mapping[JobFinding, Rule]] = {
         _W,
         "The service that is waited for has no replicas, so nothing waits for it.",
         "Give it a replica, or remove it from depends_on.",
-    ),
-    _J.DOMAIN_NAME_TOO_LONG: Rule(
-        _W,
-        "The full name is longer than a host name can be, so the container has the short one.",
-        "Use a shorter namespace, or do without domainname.",
     ),
     _J.ENV_STRIPPED: Rule(
         _W,

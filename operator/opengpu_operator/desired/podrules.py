@@ -30,7 +30,6 @@ _POD_FIELDS = frozenset(
         "runtimeClassName",
         "schedulingGates",
         "securityContext",
-        "setHostnameAsFQDN",
         "subdomain",
         "terminationGracePeriodSeconds",
         "tolerations",

@@ -32,14 +32,12 @@ _FRAGMENTS = frozenset(
         "hostAliases",
         "nodeSelector",
         "securityContext",
-        "setHostnameAsFQDN",
         "terminationGracePeriodSeconds",
         "volumes",
     }
 )
 _ARCHITECTURE = "kubernetes.io/arch"
 _GROUP = 65532
-_LONGEST_HOST_NAME = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,11 +94,9 @@ def template(
         *parts.volumes,
         *(agent.volumes(context) if parts.agent is not None else ()),
     ]
-    fqdn, fqdn_findings = _full_name(unit, context, settings)
     optional: Object = {
         "volumes": pod_volumes,
         "hostAliases": aliases,
-        "setHostnameAsFQDN": fqdn,
         "imagePullSecrets": [{"name": name} for name in context.image_pull_secrets],
         "priorityClassName": settings.pods.priority_class_name,
         "runtimeClassName": _runtime_class(parts.placement, settings),
@@ -111,7 +107,7 @@ def template(
     }
     spec |= {key: value for key, value in optional.items() if value}
     metadata = {"labels": labels.of_job(context, unit.component) | labels.of_networks(unit.root)}
-    return {"metadata": metadata, "spec": spec}, [*findings, *grace_findings, *fqdn_findings]
+    return {"metadata": metadata, "spec": spec}, [*findings, *grace_findings]
 
 
 def resolvers(context: JobContext, settings: Settings) -> list[str]:
@@ -222,21 +218,6 @@ def _grace(unit: Unit) -> tuple[int, list[Finding]]:
         message=f"{asked} seconds to stop are cut to {_LONGEST_GRACE_SECONDS}.",
     )
     return _LONGEST_GRACE_SECONDS, [finding]
-
-
-def _full_name(unit: Unit, context: JobContext, settings: Settings) -> tuple[bool, list[Finding]]:
-    """Return whether the pod's host name is its full name, which Linux limits."""
-    if not any(member.pod.get("setHostnameAsFQDN") for member in unit.members):
-        return False, []
-    name = f"{unit.component}.{context.name}.{context.namespace}.svc.{settings.pods.cluster_domain}"
-    if len(name) <= _LONGEST_HOST_NAME:
-        return True, []
-    finding = remark(
-        JobFinding.DOMAIN_NAME_TOO_LONG,
-        path=f"services.{unit.root.name}.domainname",
-        message=f"{name} is longer than the {_LONGEST_HOST_NAME} characters of a host name.",
-    )
-    return False, [finding]
 
 
 def _runtime_class(where: Placement, settings: Settings) -> str | None:

@@ -69,12 +69,6 @@ class TestNames:
         with pytest.raises(ValueError, match=r"resolvers are unknown|does not appear to be an IP"):
             made(resolvers=resolvers)
 
-    def test_a_full_host_name_only_where_it_fits(self):
-        named = service("db", pod={"setHostnameAsFQDN": True})
-        assert reasons(made(named)) == []
-        assert pod(made(named), "db")["setHostnameAsFQDN"] is True
-        assert reasons(made(named, namespace="n" * 40)) == ["DomainNameTooLong"]
-
     def test_an_extra_host_cannot_take_the_stores_name(self):
         store = "opengpu-store.opengpu-system.svc.cluster.local"
         alias = {"ip": "203.0.113.1", "hostnames": ["mirror", store.upper() + "."]}
