@@ -218,7 +218,15 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
         "build": {"BuildOnly": "services: {app: {build: .}}", "KeyIgnored": "."},
         "cap_add": {"CapabilityRefused": "[SYS_ADMIN]", "CapabilityDropped": "[SYS_NICE]"},
         "cgroup": {"HostNamespace": "host", "KeyIgnored": "private"},
-        "command": {"CommandCut": "x && y", "CannotClear": "[]"},
+        "command": {
+            "CommandCut": "x && y",
+            "CannotClear": "[]",
+            "NameNotRewritten": "services: {app: {image: x, command: [a_b]}, a_b: {image: x}}",
+            "HostReferenceRewritten": (
+                "services: {app: {image: x, ports: ['80:80'], command: ['http://host.docker.internal:80']}}"
+            ),
+            "HostReferenceUnresolved": "[host.docker.internal]",
+        },
         "configs": {"UndefinedReference": "[other]"},
         "container_name": {"AliasNotPossible": "my_name"},
         "credential_spec": {"HostFile": "{file: x}"},
@@ -235,6 +243,7 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
             "RuntimeSocket": "['/run/docker.sock']",
             "GpuIdsCounted": "['nvidia.com/gpu=0']",
             "GpuIgnored": "[/dev/dri]",
+            "GpuCountByPolicy": "[/dev/kfd]",
         },
         "entrypoint": {"CommandCut": "x; y", "CannotClear": "[]"},
         "environment": {
@@ -247,13 +256,19 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
             ),
             "HostReferenceUnresolved": "{A: host.docker.internal}",
         },
+            "GpuCountByPolicy": (
+                "services: {app: {image: x, runtime: nvidia, environment: {NVIDIA_VISIBLE_DEVICES: all}}}"
+            ),
+            "GpuIdsCounted": (
+                "services: {app: {image: x, runtime: nvidia, environment: {NVIDIA_VISIBLE_DEVICES: '0'}}}"
+            ),
         "expose": {"AgentPort": "[20000]", "PortUndeclared": "['80/sctp']"},
         "extends": {
             "UndefinedReference": "other",
             "ExtendsCycle": "services: {app: {image: x, extends: app}}",
         },
         "extra_hosts": {"KeyIgnored": "['a:host-gateway']", "BadValue": "['a:b']"},
-        "gpus": {"GpuCountByPolicy": "all"},
+        "gpus": {"GpuCountByPolicy": "all", "GpuIgnored": "[{driver: nvidia}, {driver: amd}]"},
         "group_add": {"GroupNameIgnored": "[video]"},
         "healthcheck": {"HealthcheckWithoutTest": "{interval: 1s}"},
         "image": {"BadValue": "services: {app: {image: 'x y'}}"},
@@ -288,7 +303,7 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
         "runtime": {
             "RuntimeIgnored": "runsc",
             "GpuCountByPolicy": "nvidia",
-            "GpuIdsCounted": "services: {app: {image: x, runtime: nvidia, environment: [NVIDIA_VISIBLE_DEVICES=0]}}",
+            "GpuIgnored": "services: {app: {image: x, runtime: amd, gpus: [{driver: nvidia}]}}",
         },
         "scale": {"BadValue": "101"},
         "secrets": {"UndefinedReference": "[other]"},
@@ -311,6 +326,8 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
             "VolumeStartsEmpty": "['x:/x']",
             "HostPathRefused": "['/proc:/x']",
             "RuntimeSocket": "['/run/docker.sock:/x']",
+            "GpuCountByPolicy": "['/dev/kfd:/dev/kfd']",
+            "GpuIgnored": "['/dev/dri:/dev/dri']",
             "UndefinedReference": "['other:/x']",
             "KeyIgnored": "['x:/x:z']",
         },
@@ -337,7 +354,16 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
                 "reservations: {memory: 2m}}}}}"
             )
         },
-        "devices": {"GpuCountByPolicy": "[{capabilities: [gpu]}]"},
+        "devices": {
+            "GpuCountByPolicy": "[{capabilities: [gpu]}]",
+            "GpuIgnored": "[{driver: nvidia, capabilities: [gpu]}, {driver: amd, capabilities: [gpu]}]",
+        },
+        "generic_resources": {
+            "GpuIgnored": (
+                "[{discrete_resource_spec: {kind: NVIDIA-GPU, value: 1}}, "
+                "{discrete_resource_spec: {kind: AMD-GPU, value: 1}}]"
+            )
+        },
     },
     "gpu": {
         "capabilities": {"DeviceRefused": "[tpu]", "KeyIgnored": "[gpu, ngx]"},

@@ -60,8 +60,13 @@ def escape(value: str) -> str:
     return _REFERENCE.sub("$$", value)
 
 
-def environment(service: Definition, options: TranslateOptions, report: Report) -> dict[str, str]:
-    """Return the variables that a service gets; the values aren't escaped yet."""
+def environment(
+    service: Definition, options: TranslateOptions, report: Report, *, taken: str | None = None
+) -> dict[str, str]:
+    """Return the variables that a service gets; the values aren't escaped yet.
+
+    ``taken`` is the one that was read as the request for GPUs, of which that is said already.
+    """
     result: dict[str, str] = {}
     places = variable_places(service)
     for name, written in service.environment.items():
@@ -80,6 +85,8 @@ def environment(service: Definition, options: TranslateOptions, report: Report) 
             value = _without_nothing(value)
         if not _ENV_NAME.fullmatch(name):
             report.add(FindingReason.ENV_NAME_INVALID, path, f"{clip(name)!r} is no name of a variable.")
+        elif name == taken:
+            continue
         elif is_stripped(name, value):
             advice = "" if name.startswith(_GPU_VARIABLES) else _LOADER_ADVICE
             report.add(FindingReason.ENV_STRIPPED, path, f"{name} is left out.", advice=advice)

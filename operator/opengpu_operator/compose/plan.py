@@ -247,8 +247,7 @@ class _Planner:
         report, options = self._report, self._options
         places = containers.variable_places(service)
         environment = {
-            name: self._rewrite(hosts, value, places[name], variable=name)
-            for name, value in containers.environment(service, options, report).items()
+            name: self._rewrite(hosts, value, places[name], variable=name) for name, value in written.items()
         }
         command, args = containers.command(service, report)
         probe = containers.readiness(service, report)
@@ -269,6 +268,8 @@ class _Planner:
                 FindingReason.KEY_IGNORED,
                 service.at("ipc"),
                 severity=None if common else Severity.WARNING,
+        asked = gpu.read(service, options.environment, report)
+        written = containers.environment(service, options, report, taken=asked.variable)
                 advice="" if common else LOST_ADVICE,
             )
         for key in ("pid", "uts", "userns_mode", "cgroup"):
@@ -278,7 +279,6 @@ class _Planner:
         mode = service.get("network_mode")
         if mode and mode != "none" and service.joins is None and policy.foreign_namespace(mode) is None:
             report.add(FindingReason.KEY_IGNORED, service.at("network_mode"))
-        asked = gpu.request(service, options.environment, report)
         return ServicePlan(
             definition=service,
             dns_name=self._labels[service.name],
@@ -288,11 +288,11 @@ class _Planner:
             args=self._rewrite_words(hosts, args, service.at("command")),
             probe=probe,
             ports=self._ports(service),
-            gpu=asked,
+            gpu=asked.request,
             storage=stored,
             resources=containers.resources(service, report),
             security=security,
-            pod=self._pod(service, asked),
+            pod=self._pod(service, asked.request),
             depends_on=self._depends_on(service),
             restart=restart,
             max_retries=retries,
