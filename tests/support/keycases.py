@@ -43,6 +43,7 @@ VISIBLE: dict[str, dict[str, tuple[str, str]]] = {
         "gpus": ("all", '"vendor":"nvidia"'),
         "group_add": ("['44']", '"supplementalGroups":[44]'),
         "healthcheck": ("{test: [CMD, marker]}", '"command":["marker"]'),
+        "hostname": ("marker", '"aliases":["marker"]'),
         "image": ("services: {app: {image: 'marker@sha256:" + "0" * 64 + "'}}", '"image":"marker@sha256:0'),
         "ipc": ("host", '"mountPath":"/dev/shm"'),
         "links": ("['db:marker']", '"aliases":["marker"]'),
@@ -242,8 +243,8 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
             "DeviceRefused": "[/dev/sda]",
             "RuntimeSocket": "['/run/docker.sock']",
             "GpuIdsCounted": "['nvidia.com/gpu=0']",
-            "GpuIgnored": "[/dev/dri]",
             "GpuCountByPolicy": "[/dev/kfd]",
+            "GpuIgnored": "[/dev/dri]",
         },
         "entrypoint": {"CommandCut": "x; y", "CannotClear": "[]"},
         "environment": {
@@ -255,13 +256,13 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
                 "services: {app: {image: x, ports: ['80:80'], environment: {A: 'http://host.docker.internal:80'}}}"
             ),
             "HostReferenceUnresolved": "{A: host.docker.internal}",
-        },
             "GpuCountByPolicy": (
                 "services: {app: {image: x, runtime: nvidia, environment: {NVIDIA_VISIBLE_DEVICES: all}}}"
             ),
             "GpuIdsCounted": (
                 "services: {app: {image: x, runtime: nvidia, environment: {NVIDIA_VISIBLE_DEVICES: '0'}}}"
             ),
+        },
         "expose": {"AgentPort": "[20000]", "PortUndeclared": "['80/sctp']"},
         "extends": {
             "UndefinedReference": "other",
@@ -271,6 +272,7 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
         "gpus": {"GpuCountByPolicy": "all", "GpuIgnored": "[{driver: nvidia}, {driver: amd}]"},
         "group_add": {"GroupNameIgnored": "[video]"},
         "healthcheck": {"HealthcheckWithoutTest": "{interval: 1s}"},
+        "hostname": {"KeyIgnored": "marker", "AliasNotPossible": "a.b"},
         "image": {"BadValue": "services: {app: {image: 'x y'}}"},
         "ipc": {"ShmSized": "host", "KeyIgnored": "shareable"},
         "links": {"AliasNotPossible": "['db:my_name']", "UndefinedReference": "[other]"},
@@ -324,10 +326,10 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
             "ShmSized": "['/dev/shm:/dev/shm']",
             "ModelCache": "['x:/root/.ollama']",
             "VolumeStartsEmpty": "['x:/x']",
-            "HostPathRefused": "['/proc:/x']",
-            "RuntimeSocket": "['/run/docker.sock:/x']",
             "GpuCountByPolicy": "['/dev/kfd:/dev/kfd']",
             "GpuIgnored": "['/dev/dri:/dev/dri']",
+            "HostPathRefused": "['/proc:/x']",
+            "RuntimeSocket": "['/run/docker.sock:/x']",
             "UndefinedReference": "['other:/x']",
             "KeyIgnored": "['x:/x:z']",
         },

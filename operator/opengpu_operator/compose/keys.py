@@ -206,7 +206,11 @@ SERVICE: Final[Mapping[str, Key]] = {
         (_F.HEALTHCHECK_WITHOUT_TEST,),
         of="healthcheck",
     ),
-    "hostname": _ignored("The pod's host name is the service's name."),
+    "hostname": Key(
+        _C,
+        "Another name that the service is reached by; the pod's host name is the service's name.",
+        (_F.KEY_IGNORED, _F.ALIAS_NOT_POSSIBLE),
+    ),
     "image": Key(_M, "The image, digest and all.", (_F.BAD_VALUE,)),
     "init": _ignored("The image's own first process is used."),
     "ipc": Key(_C, "host becomes a /dev/shm of its own.", (_F.SHM_SIZED, _F.KEY_IGNORED)),

@@ -765,3 +765,28 @@ def test_the_size_of_shared_memory_counts_for_a_mount_too() -> None:
 def test_what_is_cut_is_shown_without_its_line_break() -> None:
     (finding,) = translate(one("command: |\n  x && y")).findings
     assert finding.message == "Compose drops '&& y': it runs no shell."
+
+
+@pytest.mark.parametrize(
+    ("hostname", "aliases", "found"),
+    [
+        ("app", [], []),
+        ("APP", [], []),
+        ("Web", ["web"], [("KeyIgnored", "info")]),
+        ("web.example.org", [], [("AliasNotPossible", "warning")]),
+        ("my_web", [], [("AliasNotPossible", "warning")]),
+        ("db", [], [("AliasNotPossible", "warning")]),
+        ("store", [], [("AliasNotPossible", "warning")]),
+    ],
+)
+def test_host_names_are_looked_up(hostname: str, aliases: list[str], found: list[tuple[str, str]]) -> None:
+    text = f"services: {{app: {{image: x, hostname: {hostname}}}, db: {{image: y, container_name: store}}}}"
+    translation = translate(text)
+    assert next(entry for entry in translation.services if entry.name == "app").aliases == aliases
+    assert [(entry.reason, entry.severity.value) for entry in translation.findings] == found
+
+
+def test_a_host_name_is_that_of_one_service() -> None:
+    translation = translate("services: {a: {image: x, hostname: web}, b: {image: y, hostname: web}}")
+    assert [entry.aliases for entry in translation.services] == [["web"], []]
+    assert [entry.reason for entry in translation.findings] == ["KeyIgnored", "AliasNotPossible"]
