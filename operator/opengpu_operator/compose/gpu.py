@@ -56,7 +56,7 @@ class Asked:
 
     request: GpuRequest | None = None
     variable: str | None = None
-    """The variable that was taken for the request, or gave its number."""
+    """The variable that was taken for the request, gave its number or took it back."""
 
 
 def read(service: Definition, environment: str | None, report: Report) -> Asked:
@@ -87,7 +87,8 @@ def read(service: Definition, environment: str | None, report: Report) -> Asked:
         reader.report_unclear(vendor)
         return Asked(request=GpuRequest(vendor=vendor, count=count), variable=variable)
     reader.report_unclear(None)
-    return Asked()
+    # Where a variable says that none is asked for, the service would get some without it.
+    return Asked(variable=reader.variable if not wishes and reader.variable_place else None)
 
 
 def _of(vendor: Vendor, forms: list[list[_Wish]]) -> tuple[list[_Wish], int | None]:

@@ -246,6 +246,10 @@ def test_the_variable_that_was_the_request_is_not_to_be_removed(
     assert f"count: {count or 'N'}" in finding.advice
 
 
+def test_the_variable_that_takes_the_request_back_is_not_to_be_removed() -> None:
+    assert not translate(one("runtime: nvidia\nenvironment: {NVIDIA_VISIBLE_DEVICES: void}")).findings
+
+
 def test_a_variable_that_says_what_is_asked_for_anyway_may_be_removed() -> None:
     body = "runtime: nvidia\ngpus: [{count: 2}]\nenvironment: {NVIDIA_VISIBLE_DEVICES: '0,1'}"
     assert reasons(translate(one(body))) == {"EnvStripped"}
