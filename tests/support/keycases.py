@@ -43,6 +43,7 @@ VISIBLE: dict[str, dict[str, tuple[str, str]]] = {
         "gpus": ("all", '"vendor":"nvidia"'),
         "group_add": ("['44']", '"supplementalGroups":[44]'),
         "healthcheck": ("{test: [CMD, marker]}", '"command":["marker"]'),
+        "hostname": ("marker", '"aliases":["marker"]'),
         "image": ("services: {app: {image: 'marker@sha256:" + "0" * 64 + "'}}", '"image":"marker@sha256:0'),
         "ipc": ("host", '"mountPath":"/dev/shm"'),
         "links": ("['db:marker']", '"aliases":["marker"]'),
@@ -218,7 +219,15 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
         "build": {"BuildOnly": "services: {app: {build: .}}", "KeyIgnored": "."},
         "cap_add": {"CapabilityRefused": "[SYS_ADMIN]", "CapabilityDropped": "[SYS_NICE]"},
         "cgroup": {"HostNamespace": "host", "KeyIgnored": "private"},
-        "command": {"CommandCut": "x && y", "CannotClear": "[]"},
+        "command": {
+            "CommandCut": "x && y",
+            "CannotClear": "[]",
+            "NameNotRewritten": "services: {app: {image: x, command: [a_b]}, a_b: {image: x}}",
+            "HostReferenceRewritten": (
+                "services: {app: {image: x, ports: ['80:80'], command: ['http://host.docker.internal:80']}}"
+            ),
+            "HostReferenceUnresolved": "[host.docker.internal]",
+        },
         "configs": {"UndefinedReference": "[other]"},
         "container_name": {"AliasNotPossible": "my_name"},
         "credential_spec": {"HostFile": "{file: x}"},
@@ -234,6 +243,7 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
             "DeviceRefused": "[/dev/sda]",
             "RuntimeSocket": "['/run/docker.sock']",
             "GpuIdsCounted": "['nvidia.com/gpu=0']",
+            "GpuCountByPolicy": "[/dev/kfd]",
             "GpuIgnored": "[/dev/dri]",
         },
         "entrypoint": {"CommandCut": "x; y", "CannotClear": "[]"},
@@ -246,6 +256,12 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
                 "services: {app: {image: x, ports: ['80:80'], environment: {A: 'http://host.docker.internal:80'}}}"
             ),
             "HostReferenceUnresolved": "{A: host.docker.internal}",
+            "GpuCountByPolicy": (
+                "services: {app: {image: x, runtime: nvidia, environment: {NVIDIA_VISIBLE_DEVICES: all}}}"
+            ),
+            "GpuIdsCounted": (
+                "services: {app: {image: x, runtime: nvidia, environment: {NVIDIA_VISIBLE_DEVICES: '0'}}}"
+            ),
         },
         "expose": {"AgentPort": "[20000]", "PortUndeclared": "['80/sctp']"},
         "extends": {
@@ -253,9 +269,10 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
             "ExtendsCycle": "services: {app: {image: x, extends: app}}",
         },
         "extra_hosts": {"KeyIgnored": "['a:host-gateway']", "BadValue": "['a:b']"},
-        "gpus": {"GpuCountByPolicy": "all"},
+        "gpus": {"GpuCountByPolicy": "all", "GpuIgnored": "[{driver: nvidia}, {driver: amd}]"},
         "group_add": {"GroupNameIgnored": "[video]"},
         "healthcheck": {"HealthcheckWithoutTest": "{interval: 1s}"},
+        "hostname": {"KeyIgnored": "marker", "AliasNotPossible": "a.b"},
         "image": {"BadValue": "services: {app: {image: 'x y'}}"},
         "ipc": {"ShmSized": "host", "KeyIgnored": "shareable"},
         "links": {"AliasNotPossible": "['db:my_name']", "UndefinedReference": "[other]"},
@@ -288,7 +305,7 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
         "runtime": {
             "RuntimeIgnored": "runsc",
             "GpuCountByPolicy": "nvidia",
-            "GpuIdsCounted": "services: {app: {image: x, runtime: nvidia, environment: [NVIDIA_VISIBLE_DEVICES=0]}}",
+            "GpuIgnored": "services: {app: {image: x, runtime: amd, gpus: [{driver: nvidia}]}}",
         },
         "scale": {"BadValue": "101"},
         "secrets": {"UndefinedReference": "[other]"},
@@ -309,6 +326,8 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
             "ShmSized": "['/dev/shm:/dev/shm']",
             "ModelCache": "['x:/root/.ollama']",
             "VolumeStartsEmpty": "['x:/x']",
+            "GpuCountByPolicy": "['/dev/kfd:/dev/kfd']",
+            "GpuIgnored": "['/dev/dri:/dev/dri']",
             "HostPathRefused": "['/proc:/x']",
             "RuntimeSocket": "['/run/docker.sock:/x']",
             "UndefinedReference": "['other:/x']",
@@ -337,7 +356,16 @@ FOUND: dict[str, dict[str, dict[str, str]]] = {
                 "reservations: {memory: 2m}}}}}"
             )
         },
-        "devices": {"GpuCountByPolicy": "[{capabilities: [gpu]}]"},
+        "devices": {
+            "GpuCountByPolicy": "[{capabilities: [gpu]}]",
+            "GpuIgnored": "[{driver: nvidia, capabilities: [gpu]}, {driver: amd, capabilities: [gpu]}]",
+        },
+        "generic_resources": {
+            "GpuIgnored": (
+                "[{discrete_resource_spec: {kind: NVIDIA-GPU, value: 1}}, "
+                "{discrete_resource_spec: {kind: AMD-GPU, value: 1}}]"
+            )
+        },
     },
     "gpu": {
         "capabilities": {"DeviceRefused": "[tpu]", "KeyIgnored": "[gpu, ngx]"},

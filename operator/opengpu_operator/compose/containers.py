@@ -11,7 +11,7 @@ from opengpu_operator.api.findings import Severity
 from opengpu_operator.api.translation import GpuRequest, Restart, TranslateOptions, Vendor
 from opengpu_operator.compose import values
 from opengpu_operator.compose.findings import FindingReason, Path, Report, clip, format_path
-from opengpu_operator.compose.policy import ALLOWED_CAPABILITIES, capability
+from opengpu_operator.compose.policy import ALLOWED_CAPABILITIES, DROPPED_CAPABILITIES, capability
 from opengpu_operator.compose.project import Definition
 
 _ENV_NAME: Final = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
@@ -60,8 +60,13 @@ def escape(value: str) -> str:
     return _REFERENCE.sub("$$", value)
 
 
-def environment(service: Definition, options: TranslateOptions, report: Report) -> dict[str, str]:
-    """Return the variables that a service gets; the values aren't escaped yet."""
+def environment(
+    service: Definition, options: TranslateOptions, report: Report, *, taken: str | None = None
+) -> dict[str, str]:
+    """Return the variables that a service gets; the values aren't escaped yet.
+
+    ``taken`` is the one that was read as the request for GPUs, of which that is said already.
+    """
     result: dict[str, str] = {}
     places = variable_places(service)
     for name, written in service.environment.items():
@@ -80,6 +85,8 @@ def environment(service: Definition, options: TranslateOptions, report: Report) 
             value = _without_nothing(value)
         if not _ENV_NAME.fullmatch(name):
             report.add(FindingReason.ENV_NAME_INVALID, path, f"{clip(name)!r} is no name of a variable.")
+        elif name == taken:
+            continue
         elif is_stripped(name, value):
             advice = "" if name.startswith(_GPU_VARIABLES) else _LOADER_ADVICE
             report.add(FindingReason.ENV_STRIPPED, path, f"{name} is left out.", advice=advice)
@@ -128,7 +135,7 @@ def command(service: Definition, report: Report) -> tuple[list[str], list[str]]:
             report.add(
                 FindingReason.COMMAND_CUT,
                 service.at(key),
-                f"Compose drops {clip(parsed.cut)!r}: it runs no shell.",
+                f"Compose drops {clip(parsed.cut.strip())!r}: it runs no shell.",
             )
     entrypoint, arguments = words["entrypoint"], words["command"]
     if entrypoint == [] and arguments:
@@ -248,7 +255,8 @@ def capabilities(service: Definition, options: TranslateOptions, report: Report)
         name = capability(written)
         if name in allowed:
             added.append(name)
-        else:
+        elif name in ALLOWED_CAPABILITIES | DROPPED_CAPABILITIES:
+            # The policy refuses the others.
             report.add(
                 FindingReason.CAPABILITY_DROPPED,
                 service.at("cap_add", index),
@@ -423,7 +431,7 @@ def node_selector(service: Definition, options: TranslateOptions, report: Report
     Other wishes about nodes are reported.
     """
     result: dict[str, str] = {}
-    wishes: list[tuple[str, tuple[str | int, ...]]] = []
+    wishes: list[tuple[str, tuple[str | int, ...], str]] = []
     allowed = {f"node.labels.{label}": label for label in options.placement_labels}
     platform = service.get("platform")
     if platform:
@@ -432,7 +440,7 @@ def node_selector(service: Definition, options: TranslateOptions, report: Report
         if architecture and (system == "linux" or not machine):
             result["kubernetes.io/arch"] = architecture
         elif platform != "linux":
-            wishes.append((platform, ("platform",)))
+            wishes.append((platform, ("platform",), "Name a platform of Linux, or none: nodes run Linux."))
     for index, written in enumerate(service.get("deploy", "placement", "constraints") or []):
         name, _, value = (part.strip() for part in values.text(written).partition("=="))
         if name == "node.platform.arch" and value in _ARCHITECTURES:
@@ -440,10 +448,12 @@ def node_selector(service: Definition, options: TranslateOptions, report: Report
         elif name in allowed and _LABEL_VALUE.fullmatch(value):
             result[allowed[name]] = value
         elif (name, value) != ("node.platform.os", "linux"):
-            wishes.append((values.text(written), ("deploy", "placement", "constraints", index)))
+            wishes.append((values.text(written), ("deploy", "placement", "constraints", index), ""))
     mode = service.get("deploy", "mode")
     if mode not in (None, "", "replicated", "replicated-job"):
-        wishes.append((f"mode: {mode}", ("deploy", "mode")))
-    for wish, place in wishes:
-        report.add(FindingReason.PLACEMENT_IGNORED, service.at(*place), f"{clip(wish)} is ignored.")
+        advice = "Say the number with deploy.replicas; without it, one is run."
+        wishes.append((f"mode: {mode}", ("deploy", "mode"), advice))
+    for wish, place, advice in wishes:
+        message = f"{clip(wish)} is ignored."
+        report.add(FindingReason.PLACEMENT_IGNORED, service.at(*place), message, advice=advice)
     return result

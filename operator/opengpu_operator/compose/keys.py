@@ -127,8 +127,11 @@ SERVICE: Final[Mapping[str, Key]] = {
     "cgroup_parent": _ignored("The cluster arranges its control groups.", warn=True),
     "command": Key(
         _M,
-        "The container's args, word for word.",
-        (_F.COMMAND_CUT, _F.CANNOT_CLEAR),
+        "The container's args, word for word, but for addresses of the host.",
+        (
+            *(_F.COMMAND_CUT, _F.CANNOT_CLEAR, _F.NAME_NOT_REWRITTEN),
+            *(_F.HOST_REFERENCE_REWRITTEN, _F.HOST_REFERENCE_UNRESOLVED),
+        ),
         parse=values.command,
     ),
     "configs": Key(_M, "Inline files mounted at their target.", (_F.UNDEFINED_REFERENCE,), of="file"),
@@ -156,7 +159,7 @@ SERVICE: Final[Mapping[str, Key]] = {
     "devices": Key(
         _R,
         "GPU devices ask for GPUs; others are refused.",
-        (_F.DEVICE_REFUSED, _F.RUNTIME_SOCKET, _F.GPU_IDS_COUNTED, _F.GPU_IGNORED),
+        (_F.DEVICE_REFUSED, _F.RUNTIME_SOCKET, _F.GPU_IDS_COUNTED, _F.GPU_COUNT_BY_POLICY, _F.GPU_IGNORED),
         of="device_mapping",
     ),
     "dns": _LOOK_UP,
@@ -176,6 +179,7 @@ SERVICE: Final[Mapping[str, Key]] = {
         (
             *(_F.ENV_STRIPPED, _F.ENV_NAME_INVALID, _F.VARIABLE_UNSET, _F.NAME_NOT_REWRITTEN),
             *(_F.HOST_REFERENCE_REWRITTEN, _F.HOST_REFERENCE_UNRESOLVED),
+            *(_F.GPU_COUNT_BY_POLICY, _F.GPU_IDS_COUNTED),
         ),
     ),
     "expose": Key(
@@ -190,15 +194,23 @@ SERVICE: Final[Mapping[str, Key]] = {
         "Host entries; the host itself becomes the service that publishes the port.",
         (_F.KEY_IGNORED, _F.BAD_VALUE),
     ),
-    "gpus": Key(_M, "GPUs.", (_F.GPU_COUNT_BY_POLICY,), of="gpu"),
-    "group_add": Key(_C, "Numbers are added; names can't be.", (_F.GROUP_NAME_IGNORED,)),
+    "gpus": Key(_M, "GPUs.", (_F.GPU_COUNT_BY_POLICY, _F.GPU_IGNORED), of="gpu"),
+    "group_add": Key(
+        _C,
+        "Numbers are added; names can't be, but video and render come with AMD's GPUs.",
+        (_F.GROUP_NAME_IGNORED,),
+    ),
     "healthcheck": Key(
         _M,
         "A readiness probe with the same timing.",
         (_F.HEALTHCHECK_WITHOUT_TEST,),
         of="healthcheck",
     ),
-    "hostname": _ignored("The pod's host name is the service's name."),
+    "hostname": Key(
+        _C,
+        "Another name that the service is reached by; the pod's host name is the service's name.",
+        (_F.KEY_IGNORED, _F.ALIAS_NOT_POSSIBLE),
+    ),
     "image": Key(_M, "The image, digest and all.", (_F.BAD_VALUE,)),
     "init": _ignored("The image's own first process is used."),
     "ipc": Key(_C, "host becomes a /dev/shm of its own.", (_F.SHM_SIZED, _F.KEY_IGNORED)),
@@ -257,7 +269,7 @@ SERVICE: Final[Mapping[str, Key]] = {
     "runtime": Key(
         _C,
         "nvidia and amd ask for GPUs; others are ignored.",
-        (_F.RUNTIME_IGNORED, _F.GPU_COUNT_BY_POLICY, _F.GPU_IDS_COUNTED),
+        (_F.RUNTIME_IGNORED, _F.GPU_COUNT_BY_POLICY, _F.GPU_IGNORED),
     ),
     "scale": Key(_M, "Replicas.", (_F.BAD_VALUE,), parse=values.integer),
     "secrets": Key(_M, "Inline files mounted under /run/secrets.", (_F.UNDEFINED_REFERENCE,), of="file"),
@@ -284,7 +296,7 @@ SERVICE: Final[Mapping[str, Key]] = {
         "Named volumes are kept; paths of the host become empty volumes, or are refused.",
         (
             *(_F.BIND_REPLACED, _F.BIND_DROPPED, _F.MOUNT_SHADOWED, _F.SHM_SIZED, _F.MODEL_CACHE),
-            _F.VOLUME_STARTS_EMPTY,
+            *(_F.VOLUME_STARTS_EMPTY, _F.GPU_COUNT_BY_POLICY, _F.GPU_IGNORED),
             *(_F.HOST_PATH_REFUSED, _F.RUNTIME_SOCKET, _F.UNDEFINED_REFERENCE, _F.KEY_IGNORED),
         ),
         of="mount",
@@ -322,8 +334,10 @@ TABLES: Final[Mapping[str, Mapping[str, Key]]] = {
     "reservations": {
         "cpus": Key(_M, "The CPU request.", (_F.RESOURCES_CLAMPED,), parse=values.number),
         "memory": Key(_M, "The memory request.", (_F.RESOURCES_CLAMPED,), parse=values.size),
-        "devices": Key(_M, "GPUs.", (_F.GPU_COUNT_BY_POLICY,), of="gpu"),
-        "generic_resources": Key(_M, "Those named like GPUs ask for GPUs.", of="generic_resource"),
+        "devices": Key(_M, "GPUs.", (_F.GPU_COUNT_BY_POLICY, _F.GPU_IGNORED), of="gpu"),
+        "generic_resources": Key(
+            _M, "Those named like GPUs ask for GPUs.", (_F.GPU_IGNORED,), of="generic_resource"
+        ),
     },
     "gpu": {
         "capabilities": Key(

@@ -183,6 +183,7 @@ class _Planner:
             else:
                 continue
             self._report.add(FindingReason.ALIAS_NOT_POSSIBLE, path, message)
+        self._host_names(result)
         if sum(map(len, result.values())) > _MAX_ALIASES:
             self._report.add(
                 FindingReason.TOO_MANY,
@@ -190,6 +191,29 @@ class _Planner:
                 f"The services of a file have at most {_MAX_ALIASES} aliases.",
             )
         return {name: list(aliases) for name, aliases in result.items()}
+
+    def _host_names(self, aliases: dict[str, dict[str, None]]) -> None:
+        """Add each service's own host name, which its containers look up, unless others are called by it."""
+        taken = {alias: self._roots[name] for name, given in aliases.items() for alias in given}
+        taken |= {self._labels[root]: root for root in self._roots.values()}
+        for service in self._services.values():
+            written = values.text(service.get("hostname"))
+            hostname, root = written.lower(), self._roots[service.name]
+            label = self._labels[root]
+            if hostname in ("", label):
+                continue
+            path = service.at("hostname")
+            if not names.is_label(hostname):
+                message = f"DNS doesn't allow the host name {clip(written)}; the pod's is {label}."
+                self._report.add(FindingReason.ALIAS_NOT_POSSIBLE, path, message)
+            elif taken.get(hostname, root) != root:
+                message = f"Another service is called {hostname}; the pod's host name is {label}."
+                self._report.add(FindingReason.ALIAS_NOT_POSSIBLE, path, message)
+            else:
+                aliases[service.name][hostname] = None
+                taken[hostname] = root
+                message = f"The pod's host name is {label}; {hostname} is another name that it is reached by."
+                self._report.add(FindingReason.KEY_IGNORED, path, message)
 
     def _alias_wishes(self) -> Iterator[tuple[str, str, Path]]:
         for service in self._services.values():
@@ -245,10 +269,11 @@ class _Planner:
         attachment: networks.Attachment | None,
     ) -> ServicePlan:
         report, options = self._report, self._options
+        asked = gpu.read(service, options.environment, report)
+        written = containers.environment(service, options, report, taken=asked.variable)
         places = containers.variable_places(service)
         environment = {
-            name: self._rewrite(hosts, value, places[name], variable=name)
-            for name, value in containers.environment(service, options, report).items()
+            name: self._rewrite(hosts, value, places[name], variable=name) for name, value in written.items()
         }
         command, args = containers.command(service, report)
         probe = containers.readiness(service, report)
@@ -278,7 +303,6 @@ class _Planner:
         mode = service.get("network_mode")
         if mode and mode != "none" and service.joins is None and policy.foreign_namespace(mode) is None:
             report.add(FindingReason.KEY_IGNORED, service.at("network_mode"))
-        asked = gpu.request(service, options.environment, report)
         return ServicePlan(
             definition=service,
             dns_name=self._labels[service.name],
@@ -288,11 +312,11 @@ class _Planner:
             args=self._rewrite_words(hosts, args, service.at("command")),
             probe=probe,
             ports=self._ports(service),
-            gpu=asked,
+            gpu=asked.request,
             storage=stored,
             resources=containers.resources(service, report),
             security=security,
-            pod=self._pod(service, asked),
+            pod=self._pod(service, asked.request),
             depends_on=self._depends_on(service),
             restart=restart,
             max_retries=retries,

@@ -246,7 +246,7 @@ class _Planner:
         if mount.kind == "tmpfs":
             self._memory(mount.target, mount.size, entry.path)
         elif mount.kind == "bind":
-            self._bind(entry)
+            self._bind(service, entry)
         elif mount.kind == "volume" and mount.source and not mount.source.partition(":")[2]:
             self._put(mount.target, _Placed(mount.source, "named", mount.source, entry.path, mount))
         else:
@@ -265,13 +265,16 @@ class _Planner:
                 FindingReason.KEY_IGNORED, path, f"The options {clip(', '.join(options))} are ignored: {why}"
             )
 
-    def _bind(self, entry: MountEntry) -> None:
+    def _bind(self, service: Definition, entry: MountEntry) -> None:
         mount = entry.mount
         source = hostpaths.absolute(mount.source).rstrip("/") or "/"
         shown = clip(mount.source)
         if source == hostpaths.SHARED_MEMORY:
-            self._memory(mount.target, self._options.shm_size, entry.path)
-            self._report.add(FindingReason.SHM_SIZED, entry.path)
+            self._memory(mount.target, self._shm_size(service), entry.path)
+            self._shm_sized(service, entry.path)
+        elif hostpaths.GPU_DEVICES.fullmatch(source):
+            # It asks for GPUs, which is said with those.
+            return
         elif _left_out(mount):
             self._report.add(FindingReason.BIND_DROPPED, entry.path, f"{shown} of the host is not mounted.")
         else:
@@ -304,12 +307,18 @@ class _Planner:
         if hostpaths.SHARED_MEMORY in self._found or (written is None and not is_host):
             return
         path = service.at("shm_size" if written is not None else "ipc")
-        size: int | str = values.size(written) if written is not None else self._options.shm_size
-        self._found[hostpaths.SHARED_MEMORY] = _Memory(hostpaths.SHARED_MEMORY, size or None, path)
+        size = self._shm_size(service)
+        self._found[hostpaths.SHARED_MEMORY] = _Memory(hostpaths.SHARED_MEMORY, size, path)
         if is_host:
-            self._report.add(
-                FindingReason.SHM_SIZED, service.at("ipc"), f"ipc: host becomes a /dev/shm of {size}."
-            )
+            self._shm_sized(service, service.at("ipc"), f"ipc: host becomes a /dev/shm of {size or 0}.")
+
+    def _shm_size(self, service: Definition) -> int | str | None:
+        written = service.get("shm_size")
+        return self._options.shm_size if written is None else values.size(written) or None
+
+    def _shm_sized(self, service: Definition, path: Path, message: str = "") -> None:
+        advice = "" if service.get("shm_size") is None else "Nothing needs to be done."
+        self._report.add(FindingReason.SHM_SIZED, path, message, advice=advice)
 
     def _file(self, kind: str, written: Any, path: Path) -> None:
         entry = written if isinstance(written, dict) else {"source": written}

@@ -175,3 +175,108 @@ def test_the_gpu_stays_on_the_sidecar() -> None:
     )
     assert translation.worker == "worker"
     assert [entry.gpu is not None for entry in translation.services] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("body", "vendor", "count"),
+    [
+        ("devices: ['nvidia.com/gpu=0', 'amd.com/gpu=1']", "nvidia", 1),
+        ("devices: ['amd.com/gpu=1', 'nvidia.com/gpu=0', 'nvidia.com/gpu=1']", "amd", 1),
+        (reserved("{device_ids: ['nvidia.com/gpu=0', 'amd.com/gpu=1'], capabilities: [gpu]}"), "nvidia", 1),
+        ("gpus: [{driver: nvidia, count: 1}, {driver: amd, count: 2}]", "nvidia", 1),
+        (
+            "devices: [/dev/kfd, /dev/dri, /dev/nvidia0]\n"
+            + reserved("{driver: nvidia, count: 1, capabilities: [gpu]}"),
+            "nvidia",
+            1,
+        ),
+        ("runtime: amd\ngpus: [{driver: nvidia, count: 1}]", "nvidia", 1),
+        ("gpus: all\n" + reserved("{count: 2, capabilities: [gpu]}"), "nvidia", 2),
+        ("gpus: [{count: 1}]\n" + reserved("{count: 2, capabilities: [gpu]}"), "nvidia", 1),
+        ("devices: [/dev/dri]\ngpus: [{count: 1}]", "nvidia", 1),
+    ],
+)
+def test_what_is_not_used_is_found(body: str, vendor: str, count: int) -> None:
+    translation = translate(one(body))
+    (found,) = (entry.gpu for entry in translation.services)
+    assert found is not None
+    assert (found.vendor.value, found.count) == (vendor, count)
+    assert "GpuIgnored" in reasons(translation)
+
+
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        ("gpus: [{count: 1}]\n" + reserved("{count: 1, capabilities: [gpu]}"), 1),
+        ("devices: [/dev/nvidia0]\ngpus: [{count: 1}]", 1),
+        ("runtime: nvidia\ngpus: [{count: 3}]", 3),
+        ("gpus: [{driver: amd, count: 1}]\ndevices: [/dev/kfd, /dev/dri]", 1),
+    ],
+)
+def test_forms_that_mean_the_same_are_not_added_up(body: str, count: int) -> None:
+    translation = translate(one(body))
+    (found,) = (entry.gpu for entry in translation.services)
+    assert found is not None
+    assert found.count == count
+    assert not translation.findings
+
+
+@pytest.mark.parametrize(
+    ("body", "variable", "count"),
+    [
+        ("runtime: nvidia", "NVIDIA_VISIBLE_DEVICES: '0,1'", 2),
+        ("runtime: nvidia\ndevices: [/dev/nvidiactl, /dev/nvidia-uvm]", "NVIDIA_VISIBLE_DEVICES: '0,1'", 2),
+        ("runtime: amd\ndevices: [/dev/kfd, /dev/dri]", "AMD_VISIBLE_DEVICES: '0,1'", 2),
+        ("runtime: amd", "AMD_VISIBLE_DEVICES: '0-3,5'", 5),
+        ("runtime: nvidia", "NVIDIA_VISIBLE_DEVICES: '0-3,2,GPU-1-2'", 5),
+        ("runtime: nvidia", "NVIDIA_VISIBLE_DEVICES: '3-0'", 1),
+        ("runtime: nvidia", "NVIDIA_VISIBLE_DEVICES: all", None),
+    ],
+)
+def test_the_variable_that_was_the_request_is_not_to_be_removed(
+    body: str, variable: str, count: int | None
+) -> None:
+    translation = translate(one(f"{body}\nenvironment: {{{variable}}}"))
+    (found,) = (entry.gpu for entry in translation.services)
+    assert found is not None
+    assert found.count == count
+    (finding,) = translation.findings
+    assert finding.reason == ("GpuIdsCounted" if count else "GpuCountByPolicy")
+    assert finding.path == f"services.app.environment.{variable.partition(':')[0]}"
+    assert f"count: {count or 'N'}" in finding.advice
+
+
+def test_the_variable_that_takes_the_request_back_is_not_to_be_removed() -> None:
+    assert not translate(one("runtime: nvidia\nenvironment: {NVIDIA_VISIBLE_DEVICES: void}")).findings
+
+
+def test_a_variable_that_says_what_is_asked_for_anyway_may_be_removed() -> None:
+    body = "runtime: nvidia\ngpus: [{count: 2}]\nenvironment: {NVIDIA_VISIBLE_DEVICES: '0,1'}"
+    assert reasons(translate(one(body))) == {"EnvStripped"}
+
+
+@pytest.mark.parametrize("written", ["0-64", "0-999999"])
+def test_ranges_are_bounded(written: str) -> None:
+    assert errors(one(f"runtime: amd\nenvironment: {{AMD_VISIBLE_DEVICES: '{written}'}}")) == {"BadValue"}
+
+
+def test_the_environment_chooses_between_vendors() -> None:
+    found = service("devices: ['nvidia.com/gpu=0', 'amd.com/gpu=1', 'amd.com/gpu=2']", environment="amd").gpu
+    assert found is not None
+    assert (found.vendor.value, found.count) == ("amd", 2)
+
+
+def test_ids_are_no_matter_where_there_are_no_gpus() -> None:
+    body = "gpus: [{driver: nvidia, device_ids: ['1']}]"
+    assert reasons(translate(one(body), environment="cpu")) == {"GpuRemoved"}
+
+
+def test_devices_among_the_mounts_are_not_files_to_be_put_into_the_image() -> None:
+    translation = translate(one("volumes: ['/dev/kfd:/dev/kfd', '/dev/dri:/dev/dri']"))
+    assert reasons(translation) == {"GpuCountByPolicy"}
+
+
+def test_a_driver_of_other_gpus_is_a_warning() -> None:
+    (finding,) = translate(one(reserved("{driver: intel, count: 1, capabilities: [gpu]}"))).findings
+    assert (finding.reason, finding.severity.value) == ("KeyIgnored", "warning")
+    assert "nvidia or amd" in finding.advice

@@ -736,3 +736,57 @@ def test_ignored_keys_are_named() -> None:
         "services.app.init": "info",
     }
     assert "nodeport" not in translation.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("body", "reason", "said"),
+    [
+        ("cap_add: [NET_ADMIN]", "CapabilityRefused", "Remove the capability."),
+        ("cap_add: [SYS_NICE]", "CapabilityDropped", "works without"),
+        ("ipc: host", "ShmSized", "Set shm_size"),
+        ("ipc: host\nshm_size: 1g", "ShmSized", "Nothing needs to be done."),
+        ("volumes: ['/dev/shm:/dev/shm']\nshm_size: 1g", "ShmSized", "Nothing needs to be done."),
+        ("deploy: {mode: global}", "PlacementIgnored", "deploy.replicas"),
+        ("platform: windows/amd64", "PlacementIgnored", "Linux"),
+        ("deploy: {placement: {constraints: [node.role==manager]}}", "PlacementIgnored", "the constraint"),
+    ],
+)
+def test_one_finding_says_what_to_do(body: str, reason: str, said: str) -> None:
+    (finding,) = translate(one(body)).findings
+    assert finding.reason == reason
+    assert said in finding.advice
+
+
+def test_the_size_of_shared_memory_counts_for_a_mount_too() -> None:
+    app = service("volumes: ['/dev/shm:/dev/shm']\nshm_size: 64m")
+    assert "67108864" in app.model_dump_json()
+
+
+def test_what_is_cut_is_shown_without_its_line_break() -> None:
+    (finding,) = translate(one("command: |\n  x && y")).findings
+    assert finding.message == "Compose drops '&& y': it runs no shell."
+
+
+@pytest.mark.parametrize(
+    ("hostname", "aliases", "found"),
+    [
+        ("app", [], []),
+        ("APP", [], []),
+        ("Web", ["web"], [("KeyIgnored", "info")]),
+        ("web.example.org", [], [("AliasNotPossible", "warning")]),
+        ("my_web", [], [("AliasNotPossible", "warning")]),
+        ("db", [], [("AliasNotPossible", "warning")]),
+        ("store", [], [("AliasNotPossible", "warning")]),
+    ],
+)
+def test_host_names_are_looked_up(hostname: str, aliases: list[str], found: list[tuple[str, str]]) -> None:
+    text = f"services: {{app: {{image: x, hostname: {hostname}}}, db: {{image: y, container_name: store}}}}"
+    translation = translate(text)
+    assert next(entry for entry in translation.services if entry.name == "app").aliases == aliases
+    assert [(entry.reason, entry.severity.value) for entry in translation.findings] == found
+
+
+def test_a_host_name_is_that_of_one_service() -> None:
+    translation = translate("services: {a: {image: x, hostname: web}, b: {image: y, hostname: web}}")
+    assert [entry.aliases for entry in translation.services] == [["web"], []]
+    assert [entry.reason for entry in translation.findings] == ["KeyIgnored", "AliasNotPossible"]
