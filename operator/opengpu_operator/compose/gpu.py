@@ -59,12 +59,19 @@ class Asked:
     """The variable that was taken for the request, gave its number or took it back."""
 
 
-def read(service: Definition, environment: str | None, report: Report) -> Asked:
+def is_said(services: Iterable[Definition], environment: str | None) -> bool:
+    """Whether any service asks for GPUs in a form that is nothing else, so that the others want none."""
+    unheard = Report()
+    return any(read(service, environment, unheard, hinted=False).request for service in services)
+
+
+def read(service: Definition, environment: str | None, report: Report, *, hinted: bool) -> Asked:
     """Return the GPUs that a service asks for.
 
-    Forms aren't added up: the first that names a number counts, and all only where none does.
+    Forms aren't added up: the first that names a number counts, and all only where none does. ``hinted``: where the
+    runtime is Docker's default, its variable alone asks too. Many images and files set it without meaning anything.
     """
-    reader = _Reader(service, environment, report)
+    reader = _Reader(service, environment, report, hinted=hinted)
     forms = reader.forms()
     wishes = [wish for form in forms for wish in form]
     vendors = sorted(dict.fromkeys(wish.vendor for wish in wishes), key=lambda vendor: vendor != environment)
@@ -114,8 +121,9 @@ def _total(form: list[_Wish]) -> int | None:
 
 
 class _Reader:
-    def __init__(self, service: Definition, environment: str | None, report: Report) -> None:
+    def __init__(self, service: Definition, environment: str | None, report: Report, *, hinted: bool) -> None:
         self._service = service
+        self._hinted = hinted
         self._environment = environment
         self._report = report
         self._unclear: dict[str, Path] = {}
@@ -273,7 +281,7 @@ class _Reader:
                 self._report.add(
                     FindingReason.RUNTIME_IGNORED, path, f"The runtime {clip(runtime)} is ignored."
                 )
-            if self._environment != "nvidia":
+            if self._environment != "nvidia" or not self._hinted:
                 return []
             vendor = Vendor.NVIDIA
         name = f"{vendor.name}_VISIBLE_DEVICES"

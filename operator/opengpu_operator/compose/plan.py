@@ -101,6 +101,7 @@ class _Planner:
         self._report = report
         self._labels = names.unique_labels(project.services, reserved=[AGENT_CONTAINER])
         self._roots = {name: self._root(name) for name in project.services}
+        self._hinted = not gpu.is_said(project.services.values(), options.environment)
 
     def make(self) -> Plan:
         for name, profiles in self._project.inactive.items():
@@ -269,7 +270,7 @@ class _Planner:
         attachment: networks.Attachment | None,
     ) -> ServicePlan:
         report, options = self._report, self._options
-        asked = gpu.read(service, options.environment, report)
+        asked = gpu.read(service, options.environment, report, hinted=self._hinted)
         written = containers.environment(service, options, report, taken=asked.variable)
         places = containers.variable_places(service)
         environment = {

@@ -161,6 +161,15 @@ def test_the_variable_of_a_runtime_that_is_the_default(written: str, asked: bool
     assert service(body, environment="amd").gpu is None
 
 
+def test_the_variable_alone_asks_only_where_nobody_else_does() -> None:
+    side = "side: {image: y, environment: {NVIDIA_VISIBLE_DEVICES: all}}"
+    translation = translate(f"services: {{app: {{image: x, gpus: all}}, {side}}}", environment="nvidia")
+    assert [entry.gpu is not None for entry in translation.services] == [True, False]
+    assert "EnvStripped" in reasons(translation)
+    translation = translate(f"services: {{app: {{image: x}}, {side}}}", environment="nvidia")
+    assert [entry.gpu is not None for entry in translation.services] == [False, True]
+
+
 def test_no_gpus_on_cpu() -> None:
     assert service(reserved("{count: all, capabilities: [gpu]}"), environment="cpu").gpu is None
 
