@@ -8,7 +8,7 @@ GPUs of one vendor; what is asked of another, or isn't used, is reported.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -350,7 +350,10 @@ class _Reader:
         names = [name for name in each if name.lower() not in _NONE]
         if "all" in names:
             return [_Wish(vendor=vendor, count=None, place=path)]
-        count = self._count(len({single for name in names for single in _range(name)}), path)
+        ranges = [_range(name) for name in names]
+        for ids_of_one in ranges:
+            self._count(len(ids_of_one), path)
+        count = len({single for ids_of_one in ranges for single in ids_of_one})
         return [_Wish(vendor=vendor, count=count, place=path, ids=", ".join(names))]
 
     def _count(self, value: Any, path: Path) -> int:
@@ -377,7 +380,7 @@ def _cdi_vendor(name: str) -> Vendor | None:
     return Vendor(match.group(1)) if match else None
 
 
-def _range(name: str) -> Iterable[str]:
+def _range(name: str) -> Collection[str]:
     """Return the ids that one stands for: ``0-3`` are four, and never many more than a machine can have."""
     match = _RANGE.fullmatch(name)
     if match is None:
