@@ -8,7 +8,7 @@ GPUs of one vendor; what is asked of another, or isn't used, is reported.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 

@@ -17,7 +17,7 @@ def test_seed(number: int) -> None:
 
 
 def test_a_crash_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("opengpu_operator.compose.gpu.read", lambda *_: 1 / 0)
+    monkeypatch.setattr("opengpu_operator.compose.gpu.read", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         target.check(b"services: {app: {image: x}}")
 
