@@ -91,6 +91,19 @@ def test_an_alias_follows_its_pod(operator: Cluster, namespace: str, job: Object
     until("the new address", lambda: resolved(operator, namespace, job, "contained") == {after}, timeout=60)
 
 
+def test_the_names_go_with_the_pods_and_come_back(operator: Cluster, namespace: str, job: Object) -> None:
+    selector = f"{GROUP}/task-uid={job['metadata']['uid']}"
+
+    def suspend(value: str) -> None:
+        patch = f'{{"spec": {{"suspend": {value}}}}}'
+        operator.kubectl("-n", namespace, "patch", "ogt", "names", "--type=merge", "-p", patch)
+
+    suspend("true")
+    until("the slices to go", lambda: not operator.objects(SLICES, namespace, selector), timeout=60)
+    suspend("false")
+    until("a slice to come back", lambda: operator.objects(SLICES, namespace, selector), timeout=60)
+
+
 def test_the_names_go_with_the_task(operator: Cluster, namespace: str, job: Object) -> None:
     selector = f"{GROUP}/task-uid={job['metadata']['uid']}"
     assert operator.objects(SLICES, namespace, selector)
