@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from opengpu_operator.api.labels import MANAGER, SLICE_MANAGED_BY
 from tests.e2e.kit import GROUP, Cluster, Object, until
 from tests.e2e.objects import compose, page, shell, source, task
 
@@ -92,7 +93,8 @@ def test_an_alias_follows_its_pod(operator: Cluster, namespace: str, job: Object
 
 
 def test_the_names_go_with_the_pods_and_come_back(operator: Cluster, namespace: str, job: Object) -> None:
-    selector = f"{GROUP}/task-uid={job['metadata']['uid']}"
+    # Ours: Kubernetes gives those that it makes of the Service the Service's labels too.
+    selector = f"{GROUP}/task-uid={job['metadata']['uid']},{SLICE_MANAGED_BY}={MANAGER}"
 
     def suspend(value: str) -> None:
         patch = f'{{"spec": {{"suspend": {value}}}}}'
