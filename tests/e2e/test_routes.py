@@ -197,7 +197,12 @@ def test_services_that_the_file_separates_do_not_reach_each_other(operator: Clus
     script += f"until test -e /gpux_job/go; do sleep 0.2; done; {ask} -m 3 http://db:8080/"
     operator.apply(namespace, *source("apart", cpu=json.dumps(file)), run("apart", "apart", script))
     found = operator.wait(
-        TASKS, namespace, "apart", what="a call", met=lambda obj: obj["status"].get("attemptPod"), timeout=120
+        TASKS,
+        namespace,
+        "apart",
+        what="a call",
+        met=lambda obj: obj.get("status", {}).get("attemptPod"),
+        timeout=120,
     )
 
     def inside(service: str, *command: str) -> subprocess.CompletedProcess[str]:
