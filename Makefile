@@ -82,8 +82,8 @@ test-controlplane: $(STAMP) programs ## Against a real API server without nodes
 test-faults: $(STAMP) programs ## Crashes, lost writes and cut connections [SLOW=1]
 	@pytest -q $(if $(SLOW),,-m "not slow") tests/faults
 
-test-e2e: $(STAMP) programs ## On the whole local cluster
-	@pytest -q tests/e2e
+test-e2e: $(STAMP) programs ## On the whole local cluster [SLOW=1 for the loss of a node]
+	@pytest -q $(if $(SLOW),,-m "not slow") tests/e2e
 
 # After the others: it removes images that they use, and has the machine to itself.
 test-demo: $(STAMP) programs ## make demo and make demo-down, on a cluster of their own

@@ -11,7 +11,7 @@ from tests.e2e.fixtures import CLUSTER, OPERATOR_NAMESPACE, program
 from tests.e2e.kit import TASKS, Cluster, Object, condition, is_true, until
 from tests.e2e.objects import compose, run, source, worker
 
-pytestmark = [pytest.mark.e2e, pytest.mark.faults]
+pytestmark = [pytest.mark.e2e, pytest.mark.faults, pytest.mark.slow]
 
 #: What an admin says of a node that won't come back on its own: its pods are given up.
 OUT_OF_SERVICE = "node.kubernetes.io/out-of-service=nodeshutdown:NoExecute"
