@@ -281,7 +281,7 @@ class _Reader:
                 self._report.add(
                     FindingReason.RUNTIME_IGNORED, path, f"The runtime {clip(runtime)} is ignored."
                 )
-            if self._environment != "nvidia" or not self._hinted:
+            if not self._hinted:
                 return []
             vendor = Vendor.NVIDIA
         name = f"{vendor.name}_VISIBLE_DEVICES"

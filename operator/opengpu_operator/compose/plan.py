@@ -101,7 +101,10 @@ class _Planner:
         self._report = report
         self._labels = names.unique_labels(project.services, reserved=[AGENT_CONTAINER])
         self._roots = {name: self._root(name) for name in project.services}
-        self._hinted = not gpu.is_said(project.services.values(), options.environment)
+        # Only NVIDIA's runtime is ever Docker's default, and only then the services are read a first time.
+        self._hinted = options.environment == "nvidia" and not gpu.is_said(
+            project.services.values(), options.environment
+        )
 
     def make(self) -> Plan:
         for name, profiles in self._project.inactive.items():
@@ -522,9 +525,7 @@ class _Planner:
             waits = {
                 self._roots[entry.service] for entry in service.depends_on if entry.until is not Until.STARTED
             }
-            # Inside of one pod nothing waits, which is said with the job.
-            root = self._roots[service.definition.name]
-            edges.setdefault(root, set()).update(waits - {root})
+            edges.setdefault(self._roots[service.definition.name], set()).update(waits)
         while settled := [name for name, waits in edges.items() if not waits & edges.keys()]:
             for name in settled:
                 del edges[name]

@@ -38,16 +38,6 @@ def child(kind: Kind, name: str = "j-1", *, owner: str = UID, made_from: str = "
 WANTED = [child(SECRET), child(SERVICE), child(DEPLOYMENT)]
 
 
-@pytest.fixture
-def api() -> ApiServer:
-    return ApiServer()
-
-
-@pytest.fixture
-def cache() -> Cache:
-    return Cache()
-
-
 def process(api: ApiServer, cache: Cache | None = None) -> Children:
     """Return the children as a process sees them that has just started, before its watches said anything."""
     return Children(gateway=cast("Gateway", api), cache=cache or Cache())

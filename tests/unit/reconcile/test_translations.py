@@ -21,16 +21,6 @@ from tests.unit.reconcile.fakes import ApiServer
 TRANSLATION = translation(worker())
 
 
-@pytest.fixture
-def api() -> ApiServer:
-    return ApiServer()
-
-
-@pytest.fixture
-def cache() -> Cache:
-    return Cache()
-
-
 def process(api: ApiServer, cache: Cache | None = None) -> Translations:
     return Translations(gateway=cast("Gateway", api), cache=cache or Cache())
 
