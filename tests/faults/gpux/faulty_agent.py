@@ -17,9 +17,10 @@ def fault(here: str) -> None:
     if here != step:
         return
     try:
-        os.close(os.open(f"{config.spool}/../crashed", os.O_CREAT | os.O_EXCL))
+        crashed = os.open(f"{config.spool}/../crashed", os.O_CREAT | os.O_EXCL | os.O_WRONLY)
     except FileExistsError:
         return
+    os.write(crashed, str(os.getpid()).encode())
     if scope == "all":
         os.kill(os.getppid(), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)

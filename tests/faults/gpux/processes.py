@@ -7,6 +7,7 @@ import hashlib
 import http.client
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -40,6 +41,18 @@ def wait_for(condition: Callable[[], Any], what: str, *, seconds: float = 60.0) 
             return result
         time.sleep(0.02)
     raise AssertionError(f"{what} took longer than {seconds} s")
+
+
+def wait_for_end(pid: int, *, seconds: float = 10.0) -> None:
+    """Wait until a process that isn't our child is gone, with its sockets and locks."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        assert select.select([process], [], [], seconds)[0], f"process {pid} lives"
+    finally:
+        os.close(process)
 
 
 def token(*, scope: str = "job", namespace: str = "tenant", task: str = TASK, seconds: int = 3600) -> str:
@@ -161,13 +174,14 @@ class Lab:
             return True
 
     def kill_agent(self) -> None:
-        """As the end of the container: all of its processes."""
+        """As the end of the container: all of its processes, gone before another one starts."""
         assert self.agent is not None
         children = self.agent.children()
         self.agent.kill()
         for pid in children:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+            wait_for_end(pid)
 
     def start_worker(self, python: Path) -> None:
         """The published worker runtime, from its own environment."""

@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.faults.gpux.processes import wait_for
+from tests.faults.gpux.processes import wait_for, wait_for_end
 
 pytestmark = pytest.mark.faults
 
@@ -27,9 +27,17 @@ def start(lab, worker_python, *, fault, whole):
 
 
 def wait_for_crash(lab, *, whole):
-    wait_for((lab.root / "crashed").exists, "the crash")
+    """Wait until all that the fault kills is gone: a runtime starts no container before that."""
+    crashed = lab.root / "crashed"
+    pid = wait_for(lambda: crashed.exists() and crashed.read_text(), "the crash")
+    wait_for_end(int(pid))
     if whole:
         assert lab.agent.process.wait(10) == -9
+
+
+def crash_and_return(lab, *, whole):
+    wait_for_crash(lab, whole=whole)
+    if whole:
         lab.start_agent()
 
 
@@ -40,7 +48,7 @@ def test_killed_where_nothing_is_lost(lab, worker_python, step, whole):
     if step in BEFORE_THE_ANSWER:
         lab.hold_worker()
     lab.call(1, "abc")
-    wait_for_crash(lab, whole=whole)
+    crash_and_return(lab, whole=whole)
     if step in BEFORE_THE_ANSWER:
         # The agent is back, as its runtime calls only once.
         lab.release_worker()
@@ -53,7 +61,7 @@ def test_killed_where_nothing_is_lost(lab, worker_python, step, whole):
 def test_killed_between_the_note_and_the_first_byte(lab, worker_python, whole):
     start(lab, worker_python, fault="sent-noted", whole=whole)
     lab.call(1, "abc")
-    wait_for_crash(lab, whole=whole)
+    crash_and_return(lab, whole=whole)
     record = lab.wait_for_state(1, "unknown")
     assert "restarted" in record["detail"]
     # The next attempt is another call, with its own note.
@@ -68,7 +76,7 @@ def test_killed_after_sending_and_before_the_response(lab, worker_python, whole)
     start(lab, worker_python, fault="sent", whole=whole)
     lab.hold_worker()
     lab.call(1, "abc")
-    wait_for_crash(lab, whole=whole)
+    crash_and_return(lab, whole=whole)
     wait_for(lambda: lab.posts("abc"), "the worker being called")
     lab.release_worker()
     assert lab.wait_for_state(1, "answered")["answer"]["inline"] == {"text": "cba"}
@@ -93,8 +101,7 @@ def test_killed_together_with_its_notes(lab, worker_python, step):
     start(lab, worker_python, fault=step, whole=True)
     lab.hold_worker()
     lab.call(1, "abc")
-    wait_for((lab.root / "crashed").exists, "the crash")
-    assert lab.agent.process.wait(10) == -9
+    wait_for_crash(lab, whole=True)
     shutil.rmtree(lab.spool)
     lab.spool.mkdir()
     lab.start_agent()
