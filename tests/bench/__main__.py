@@ -10,9 +10,9 @@ import argparse
 import fnmatch
 import sys
 
-from tests.bench import hostile, operator, store, translate
+from tests.bench import hostile, operator, store, throughput, translate
 
-ROWS = [*translate.ROWS, *hostile.ROWS, *store.ROWS, *operator.ROWS]
+ROWS = [*translate.ROWS, *hostile.ROWS, *store.ROWS, *throughput.ROWS, *operator.ROWS]
 
 
 def main() -> int:

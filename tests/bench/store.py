@@ -6,6 +6,7 @@ import hashlib
 import http.client
 import json
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -13,9 +14,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from gpux.tokens import sign
 from tests.bench.row import Figure, Row, median_of
+from tests.bench.transfer import reachable
+from tests.support.stack import eventually
 
 KEY = b"a key for measuring, of no secret"
 SIZE = 256 * 1024 * 1024
@@ -24,9 +28,16 @@ CLAIMS = {"scope": "job", "namespace": "bench", "task": "t", "exp": 2**33}
 OPERATOR = Path(__file__).resolve().parents[2] / "operator"
 
 
+class Serving(NamedTuple):
+    """A running store."""
+
+    address: tuple[str, int]
+    pid: int
+
+
 @contextmanager
-def store(root: Path) -> Iterator[http.client.HTTPConnection]:
-    """Run a store; give a connection to it."""
+def serving(root: Path) -> Iterator[Serving]:
+    """Run a store."""
     key = root / "key"
     key.write_bytes(KEY)
     command = [sys.executable, "-m", "gpux.store", f"--root={root / 'data'}", f"--key-file={key}"]
@@ -35,9 +46,16 @@ def store(root: Path) -> Iterator[http.client.HTTPConnection]:
         assert process.stderr
         try:
             host, _, port = json.loads(process.stderr.readline())["addresses"][0].partition(":")
-            yield http.client.HTTPConnection(host, int(port), timeout=120)
+            yield Serving((host, int(port)), process.pid)
         finally:
             process.terminate()
+
+
+@contextmanager
+def store(root: Path) -> Iterator[http.client.HTTPConnection]:
+    """Run a store; give a connection to it."""
+    with serving(root) as running:
+        yield http.client.HTTPConnection(*running.address, timeout=120)
 
 
 def _post(connection: http.client.HTTPConnection, seed: int, size: int) -> None:
@@ -99,38 +117,53 @@ def _resident(pid: int) -> float:
     return max(own, shared) / 1024 + sum(_resident(int(child)) for child in children)
 
 
+@contextmanager
+def agent(folder: Path, *, url: str = "http://127.0.0.1:9") -> Iterator[tuple[Path, int]]:
+    """Run an agent; its socket and the pid of its first process."""
+    token, path = folder / "token", folder / "api.sock"
+    token.write_text(sign(KEY, CLAIMS))
+    environment = {
+        "PYTHONPATH": str(OPERATOR),
+        "GPUX_STORE_URL": url,
+        "GPUX_TOKEN_FILE": str(token),
+        "GPUX_SOCKET": str(path),
+        "GPUX_SPOOL": str(folder / "spool"),
+        "GPUX_TASK_UID": "t",
+        "GPUX_POD_UID": "p",
+        "GPUX_CALLBACK_LISTEN": "127.0.0.1:0",
+    }
+    command = [sys.executable, "-S", "-m", "gpux.agent"]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
+        try:
+            # An answer comes from the serving process, whose memory counts too.
+            eventually(lambda: reachable(str(path)) and _answers(path), within=20, otherwise="no agent")
+            yield path, process.pid
+        finally:
+            process.terminate()
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(20)
+        connection.connect(str(path))
+        connection.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        return connection.recv(4096).startswith(b"HTTP/1.1 404")
+
+
 def agent_memory() -> Figure:
-    with tempfile.TemporaryDirectory() as folder:
-        token, socket = Path(folder) / "token", Path(folder) / "api.sock"
-        token.write_text(sign(KEY, CLAIMS))
-        environment = {
-            "PYTHONPATH": str(OPERATOR),
-            "GPUX_STORE_URL": "http://127.0.0.1:9",
-            "GPUX_TOKEN_FILE": str(token),
-            "GPUX_SOCKET": str(socket),
-            "GPUX_SPOOL": str(Path(folder) / "spool"),
-            "GPUX_TASK_UID": "t",
-            "GPUX_POD_UID": "p",
-            "GPUX_CALLBACK_LISTEN": "127.0.0.1:0",
-        }
-        agent = [sys.executable, "-S", "-m", "gpux.agent"]
-        probe = [sys.executable, "-S", "-m", "gpux.probe", str(socket)]
-        bare = [sys.executable, "-S", "-c", "import time; print(flush=True); time.sleep(60)"]
-        with (
-            subprocess.Popen(agent, env=environment, stderr=subprocess.DEVNULL) as serving,
-            subprocess.Popen(bare, env=environment, stdout=subprocess.PIPE) as idle,
-        ):
-            try:
-                assert idle.stdout
-                idle.stdout.readline()
-                deadline = time.monotonic() + 20
-                while subprocess.run(probe, env=environment, capture_output=True, check=False).returncode:
-                    assert time.monotonic() < deadline, "the agent doesn't serve"
-                value = median_of(3, lambda: _resident(serving.pid))
-                return Figure(value=value, reference=_resident(idle.pid), unit="MiB")
-            finally:
-                serving.terminate()
-                idle.terminate()
+    bare = [sys.executable, "-S", "-c", "import time; print(flush=True); time.sleep(60)"]
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        agent(Path(folder)) as (_, pid),
+        subprocess.Popen(bare, stdout=subprocess.PIPE) as idle,
+    ):
+        try:
+            assert idle.stdout
+            idle.stdout.readline()
+            value = median_of(3, lambda: _resident(pid))
+            return Figure(value=value, reference=_resident(idle.pid), unit="MiB")
+        finally:
+            idle.terminate()
 
 
 ROWS = [
