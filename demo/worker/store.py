@@ -9,8 +9,8 @@ import time
 from http import HTTPStatus
 
 SOCKET = "/gpux_api"
-TIMEOUT = 60
-PATIENCE = 45
+TIMEOUT = 240
+PATIENCE = 240
 """Seconds to ask again for while the store is away: a worker that gives up never answers its call."""
 PAUSE = 1.0
 

@@ -27,7 +27,8 @@ from pydantic import BaseModel, Field
 from demo.worker import page, store
 from demo.worker.reader import Reader
 
-MODEL_START_SECONDS = 300
+MODEL_START_SECONDS = 900
+MODEL_SECONDS = 600
 
 
 class Picture(BaseModel):
@@ -63,7 +64,7 @@ def remote_model(url: str) -> Read:
 
     def read(picture: bytes) -> tuple[list[str], dict[str, str]]:
         request = urllib.request.Request(f"{url}/read", data=picture, method="POST")
-        with urllib.request.urlopen(request, timeout=120) as answer:
+        with urllib.request.urlopen(request, timeout=MODEL_SECONDS) as answer:
             body = json.load(answer)
         return body["text"], body["devices"]
 
@@ -105,7 +106,7 @@ def main() -> None:
 
     # Called rather than used as decorators: the runtime carries no types.
     init()(load)
-    expose(timeout=120)(read_text)
+    expose(timeout=MODEL_SECONDS)(read_text)
     start()
 
 

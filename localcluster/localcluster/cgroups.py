@@ -49,7 +49,7 @@ def _delegate(group: Path) -> None:
 
 def destroy(cluster: str, node: str = "") -> None:
     """Remove a node's cgroups, or the whole cluster's, once the processes in them are gone."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     for hierarchy in _hierarchies():
         top = hierarchy / parent(cluster) / node
         while top.exists() and not _remove(top):

@@ -30,7 +30,7 @@ from localcluster.waiting import until
 
 _API_PORT = 6443
 # What is slow isn't broken: seconds that `up` gives an API server that runs, and `status` any problem, to come right.
-_PATIENCE = 60.0
+_PATIENCE = 180.0
 _BREATH = 10.0
 
 
@@ -93,8 +93,8 @@ def start_node(layout: Layout, name: str) -> None:
             node.start(layout, topology, entry)
         api = ControlPlane(layout, topology).api()
         # A node that was off for a moment only is still called Ready: a heartbeat must have come since.
-        until(f"a heartbeat of {name}", lambda: api.last_heartbeat(name) > start, 60)
-        until(f"{name} to be Ready", lambda: name in api.ready_nodes(), 60)
+        until(f"a heartbeat of {name}", lambda: api.last_heartbeat(name) > start, 300)
+        until(f"{name} to be Ready", lambda: name in api.ready_nodes(), 300)
         say(f"{name} is Ready.")
 
 
@@ -323,7 +323,7 @@ def _await_health(layout: Layout, topology: Topology) -> None:
         return not wrong
 
     try:
-        until("the cluster to be healthy", healthy, 120, interval=0.2)
+        until("the cluster to be healthy", healthy, 600, interval=0.2)
     except Failure as failure:
         raise Failure(
             f"{failure} Still wrong: {'; '.join(wrong)}. The logs in {layout.logs} say more."
@@ -337,7 +337,7 @@ def _destroy(layout: Layout, topology: Topology | None) -> None:
         cgroups.destroy(layout.name)
         network.destroy(topology)
     if layout.root.exists():
-        until(f"the removal of {layout.root}", lambda: _remove_tree(layout.root), 20)
+        until(f"the removal of {layout.root}", lambda: _remove_tree(layout.root), 60)
 
 
 def _remove_tree(root: Path) -> bool:

@@ -77,11 +77,11 @@ class ControlPlane:
             require(server, "kube-apiserver", self._log("kube-apiserver"))
             return api.ready()
 
-        until("the API server to be ready", serving, 60)
+        until("the API server to be ready", serving, 300)
         manager = self._spawn("kube-controller-manager", self._controller_manager())
         if not self._topology.control_plane_only:
             self._spawn("kube-scheduler", self._scheduler())
-        until("the controllers to work", api.has_default_account, 60)
+        until("the controllers to work", api.has_default_account, 300)
         require(manager, "kube-controller-manager", self._log("kube-controller-manager"))
 
     def _spawn(self, name: str, flags: dict[str, object]) -> Identity:

@@ -10,7 +10,7 @@ from pathlib import Path
 from localcluster.errors import Failure
 from localcluster.report import say
 
-_PATIENCE = 300.0
+_PATIENCE = 900.0
 
 
 @contextmanager

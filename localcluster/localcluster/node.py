@@ -47,7 +47,7 @@ def start(layout: Layout, topology: Topology, node: Node) -> None:
         require(identity, node.name, log(layout, node))
         return Path(f"/proc/{identity.pid}/ns/net").readlink() != own
 
-    until(f"the namespaces of {node.name}", unshared, 10, interval=0.005)
+    until(f"the namespaces of {node.name}", unshared, 60, interval=0.005)
     network.plug(topology, node, identity.pid)
 
 
@@ -86,7 +86,7 @@ def await_containerd(layout: Layout, node: Node) -> None:
             return False
         return True
 
-    until(f"containerd of {node.name} (see {log(layout, node)})", answers, 30)
+    until(f"containerd of {node.name} (see {log(layout, node)})", answers, 120)
 
 
 def _plan(layout: Layout, topology: Topology, node: Node) -> dict[str, Any]:

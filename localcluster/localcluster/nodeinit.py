@@ -58,10 +58,10 @@ def _prepare_network(plan: dict[str, Any]) -> None:
 
 
 def _await(what: str, condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while not condition():
         if time.monotonic() > deadline:
-            sys.exit(f"no {what} after 30 s")
+            sys.exit(f"no {what} after 120 s")
         time.sleep(0.01)
 
 

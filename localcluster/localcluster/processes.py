@@ -116,7 +116,7 @@ def stop(pid_files: Sequence[Path]) -> None:
     found += [child for identity in found for child in _children(identity)]
     for identity in found:
         identity.kill()
-    until("the cluster's processes to end", lambda: not any(identity.alive for identity in found), 30)
+    until("the cluster's processes to end", lambda: not any(identity.alive for identity in found), 120)
 
 
 def _children(parent: Identity) -> list[Identity]:
