@@ -14,8 +14,6 @@ import shutil
 import ssl
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +24,7 @@ import yaml
 from localcluster.paths import Layout
 from tests.controlplane import dryrun
 from tests.support.environment import unavailable
+from tests.support.stack import eventually
 
 ROOT = Path(__file__).parents[2]
 CRDS = ROOT / "crds"
@@ -55,7 +54,7 @@ class Api:
         context = ssl.create_default_context(cafile=file(cluster, "certificate-authority"))
         context.load_cert_chain(file(user, "client-certificate"), file(user, "client-key"))
         self._connection = http.client.HTTPSConnection(
-            urlsplit(cluster["server"]).netloc, context=context, timeout=60
+            urlsplit(cluster["server"]).netloc, context=context, timeout=180
         )
 
     def close(self) -> None:
@@ -85,7 +84,7 @@ class Api:
             input=text,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
 
@@ -136,22 +135,17 @@ def _install(client: Api, definition: dict[str, Any]) -> None:
         found = client.request("GET", path)[1].get("status", {}).get("conditions") or []
         return {condition["type"]: condition["status"] for condition in found}
 
-    _await(lambda: conditions().get("Established") == "True", f"{path} is not established")
+    established = f"{path} is not established"
+    eventually(lambda: conditions().get("Established") == "True", within=30, otherwise=established)
     # A schema that isn't structural is accepted, but prunes nothing.
     assert "NonStructuralSchema" not in conditions()
     # Where an older definition was there, the new one is enforced a moment later.
     wanted = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
-    _await(
+    eventually(
         lambda: _served(client, definition["spec"]) == wanted,
-        f"the schema of {path} is not served as written",
+        within=30,
+        otherwise=f"the schema of {path} is not served as written",
     )
-
-
-def _await(condition: Callable[[], bool], otherwise: str) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline, f"{otherwise} after 30 s"
-        time.sleep(0.1)  # between two looks; the API server tells nobody
 
 
 def _served(client: Api, spec: dict[str, Any]) -> Any:

@@ -159,8 +159,9 @@ def test_explain(api, field, said):
 def test_waiting(api, namespace, objects, plural):
     """`kubectl wait` and kstatus go by the conditions, and only if they are about the current generation."""
 
-    def waits(name):
-        asked = ("wait", "--namespace", namespace, f"--for=condition={name}", f"{plural}/a", "--timeout=1s")
+    def waits(name, seconds=1):
+        limit = f"--timeout={seconds}s"
+        asked = ("wait", "--namespace", namespace, f"--for=condition={name}", f"{plural}/a", limit)
         return api.kubectl(*asked).returncode == 0
 
     assert not waits("Ready")
@@ -173,7 +174,7 @@ def test_waiting(api, namespace, objects, plural):
     write(
         api, objects[plural], {"observedGeneration": 1, "conditions": [condition("Ready", "True", "Running")]}
     )
-    assert waits("Ready")
+    assert waits("Ready", 60)
     code, body = api.request("PATCH", objects[plural], {"spec": {"suspend": True}}, content=MERGE)
     assert code == 200, body
     assert body["metadata"]["generation"] == 2
@@ -183,7 +184,7 @@ def test_waiting(api, namespace, objects, plural):
         objects[plural],
         {"observedGeneration": 2, "conditions": [condition("Ready", "True", "Running", 2)]},
     )
-    assert waits("Ready")
+    assert waits("Ready", 60)
 
 
 @pytest.mark.parametrize("plural", OBJECTS)

@@ -41,7 +41,7 @@ class Watching:
         self.changed.set()
 
     async def until(self, condition):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(90):
             while not condition():
                 self.changed.clear()
                 await self.changed.wait()
@@ -66,11 +66,11 @@ async def watching(gateway, settings):
             namespaces=settings.namespaces.watch,
         )
     )
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(180):
         await informer.wait()
     yield watching
     stop.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await running
 
 

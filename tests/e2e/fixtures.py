@@ -162,7 +162,7 @@ def operator(cluster: Cluster, images: None, measured: Callable[[str], None]) ->
     }
     os.environ["KUBECONFIG"] = cluster.info["kubeconfig"]
     helm = ("helm", "upgrade", "--install", RELEASE, "charts/opengpu-operator", "-n", OPERATOR_NAMESPACE)
-    options = ("--create-namespace", "--values", "-", "--wait", "--timeout", "3m")
+    options = ("--create-namespace", "--values", "-", "--wait", "--timeout", "10m")
 
     def install() -> None:
         restarted = _outdated(cluster)
@@ -170,7 +170,7 @@ def operator(cluster: Cluster, images: None, measured: Callable[[str], None]) ->
         for workload in restarted:
             cluster.kubectl("-n", OPERATOR_NAMESPACE, "rollout", "restart", workload)
         for workload in restarted:
-            cluster.kubectl("-n", OPERATOR_NAMESPACE, "rollout", "status", workload, "--timeout=120s")
+            cluster.kubectl("-n", OPERATOR_NAMESPACE, "rollout", "status", workload, "--timeout=300s")
 
     timed(measured, "operator installed", install)
     return cluster
@@ -218,7 +218,7 @@ def files(operator: Cluster) -> str:
             "spec": {"selector": labels, "ports": ports},
         },
     )
-    operator.kubectl("-n", FILES_NAMESPACE, "rollout", "status", "deployment/files", "--timeout=90s")
+    operator.kubectl("-n", FILES_NAMESPACE, "rollout", "status", "deployment/files", "--timeout=300s")
     return f"http://{FILES_HOST}"
 
 

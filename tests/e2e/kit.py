@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
+from tests.support.patience import PATIENCE
+
 Object = dict[str, Any]
 T = TypeVar("T")
 GROUP = "opengpu.network"
@@ -38,7 +40,11 @@ CHILD_KINDS = {
 
 
 def until(what: str, condition: Callable[[], T | None], *, timeout: float = 30, interval: float = 0.2) -> T:
-    """Return the first truthy value of ``condition``; fail with what was waited for, and the last value."""
+    """Return the first truthy value of ``condition``; fail with what was waited for, and the last value.
+
+    ``timeout`` is what a machine of its own needs, here and wherever else something is waited for.
+    """
+    timeout *= PATIENCE
     deadline = time.monotonic() + timeout
     while True:
         value = condition()
@@ -105,7 +111,7 @@ class Api:
         self, method: str, path: str, body: Object | None = None, *, content_type: str = "application/json"
     ) -> tuple[int, Object]:
         """Return the status and the body of one request."""
-        connection = self._connection(30)
+        connection = self._connection(30 * PATIENCE)
         try:
             connection.request(
                 method,
@@ -124,7 +130,7 @@ class Api:
 
     def watch(self, path: str, *, name: str, timeout: float) -> Iterator[Object | None]:
         """Yield an object now and at each of its changes, None once it is gone, until the time is over."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * PATIENCE
         while (left := deadline - time.monotonic()) > 0:
             selector = {"fieldSelector": f"metadata.name={name}"}
             status, found = self.request("GET", f"{path}?{urlencode(selector)}")
@@ -168,14 +174,14 @@ class Cluster:
 
     # ------------------------------------------------------------------------------------------- as a user would type
 
-    def kubectl(self, *argv: str, stdin: str | None = None, timeout: float = 120) -> str:
+    def kubectl(self, *argv: str, stdin: str | None = None, timeout: float = 600) -> str:
         """Return what kubectl prints; fail with its error."""
         done = self.try_kubectl(*argv, stdin=stdin, timeout=timeout)
         assert done.returncode == 0, f"kubectl {' '.join(argv)}: {done.stderr.strip()} {done.stdout.strip()}"
         return done.stdout
 
     def try_kubectl(
-        self, *argv: str, stdin: str | None = None, timeout: float = 120
+        self, *argv: str, stdin: str | None = None, timeout: float = 600
     ) -> subprocess.CompletedProcess[str]:
         """Run kubectl, whatever comes of it."""
         return subprocess.run(
@@ -256,7 +262,7 @@ class Cluster:
             if never(last):
                 raise Failed(f"no {what}: {describe(last)}")
         shown = "it doesn't exist" if last is None else describe(last)
-        raise AssertionError(f"no {what} of {namespace}/{name} after {timeout:.0f} s; {shown}")
+        raise AssertionError(f"no {what} of {namespace}/{name} after {timeout * PATIENCE:.0f} s; {shown}")
 
     def wait_task(self, namespace: str, name: str, kind: str = "Complete", *, timeout: float = 120) -> Object:
         """Wait until a condition of a task is True; fail early if the task ends otherwise."""

@@ -109,5 +109,5 @@ def test_the_names_go_with_the_pods_and_come_back(operator: Cluster, namespace: 
 def test_the_names_go_with_the_task(operator: Cluster, namespace: str, job: Object) -> None:
     selector = f"{GROUP}/task-uid={job['metadata']['uid']}"
     assert operator.objects(SLICES, namespace, selector)
-    operator.kubectl("-n", namespace, "delete", "ogt", "names", "--timeout=60s")
+    operator.kubectl("-n", namespace, "delete", "ogt", "names", "--timeout=300s")
     until("the slices to go", lambda: not operator.objects(SLICES, namespace, selector), timeout=60)

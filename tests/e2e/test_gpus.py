@@ -106,9 +106,9 @@ def test_a_task_that_has_to_wait_for_gpus_says_so_and_runs_when_they_are_free(
     measured(f"a task without GPUs said so after {time.monotonic() - start:.1f} s: {waiting['message']}")
     assert "nvidia.com/gpu" in waiting["message"], waiting
 
-    operator.kubectl("-n", namespace, "delete", "ogt", holders[0], "--timeout=60s")
+    operator.kubectl("-n", namespace, "delete", "ogt", holders[0], "--timeout=300s")
     assert operator.answer(namespace, "waits")["value"] == "free"
-    operator.kubectl("-n", namespace, "delete", "ogt", *holders[1:], "--timeout=60s")
+    operator.kubectl("-n", namespace, "delete", "ogt", *holders[1:], "--timeout=300s")
 
 
 def test_a_task_that_no_node_can_ever_hold_says_so(operator: Cluster, namespace: str) -> None:

@@ -93,7 +93,7 @@ def test_only_the_worker_has_the_socket(operator: Cluster, namespace: str, probe
         test = "test -S /gpux_api && echo yes || echo no"
         command = ("-n", namespace, "exec", pod["metadata"]["name"], "-c", service, "--", "sh", "-c", test)
         assert operator.kubectl(*command).strip() == expected, service
-    operator.kubectl("-n", namespace, "delete", "ogt", "who", "--timeout=60s")
+    operator.kubectl("-n", namespace, "delete", "ogt", "who", "--timeout=300s")
 
 
 class TestFolders:

@@ -90,7 +90,7 @@ def test_twenty_tasks_survive_a_dying_operator(
     # With a sidecar and an owner, so that a task has children of every kind.
     side = page()
     operator.apply(namespace, *source("work", cpu=compose(worker=worker(), side=side)))
-    operator.kubectl("-n", namespace, "wait", "--for=condition=Ready", "ogs/work", "--timeout=60s")
+    operator.kubectl("-n", namespace, "wait", "--for=condition=Ready", "ogs/work", "--timeout=300s")
     audit = Audit.now(operator.audit_log)
     start = time.monotonic()
     operator.apply(

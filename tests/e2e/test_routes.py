@@ -120,7 +120,7 @@ def test_another_job_reaches_nothing_of_it(operator: Cluster, namespace: str, se
             "spec": {"terminationGracePeriodSeconds": 0, "containers": [nobodys]},
         },
     )
-    operator.kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod/nobodys", "--timeout=90s")
+    operator.kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod/nobodys", "--timeout=300s")
     assert "000" not in inside("nobodys", *of_cluster)
 
     targets = [
@@ -234,11 +234,11 @@ def test_a_task_may_choose_its_ports(operator: Cluster, namespace: str) -> None:
     )
     found = operator.wait_task(namespace, "one-of-two", "Routed")
     assert [entry["port"] for entry in found["status"]["urls"]] == [8080]
-    operator.kubectl("-n", namespace, "delete", "ogt", "one-of-two", "--timeout=60s")
+    operator.kubectl("-n", namespace, "delete", "ogt", "one-of-two", "--timeout=300s")
 
 
 def test_the_url_is_gone_with_the_task(operator: Cluster, namespace: str, served: Object) -> None:
     url = f"{operator.url(served, 8080)}/"
     answered(operator, url)
-    operator.kubectl("-n", namespace, "delete", "ogt", "served", "--timeout=60s")
+    operator.kubectl("-n", namespace, "delete", "ogt", "served", "--timeout=300s")
     until("the route to go", lambda: operator.curl(url)[0] == 404 or None)

@@ -41,7 +41,7 @@ def away(operator: Cluster) -> Iterator[None]:
         yield
     finally:
         operator.kubectl(*scale, "--replicas=1")
-        operator.kubectl("-n", OPERATOR_NAMESPACE, "rollout", "status", STORE, "--timeout=90s")
+        operator.kubectl("-n", OPERATOR_NAMESPACE, "rollout", "status", STORE, "--timeout=300s")
 
 
 def called(task: Object) -> bool:

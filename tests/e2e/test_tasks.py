@@ -62,7 +62,7 @@ class TestCalls:
         self, operator: Cluster, namespace: str, environment: str
     ) -> None:
         name = f"call-{environment}"
-        operator.kubectl("-n", namespace, "wait", "--for=condition=Complete", f"ogt/{name}", "--timeout=120s")
+        operator.kubectl("-n", namespace, "wait", "--for=condition=Complete", f"ogt/{name}", "--timeout=300s")
         found = operator.task(namespace, name)
         status = found["status"]
         (response,) = status["responses"]
@@ -196,7 +196,7 @@ class TestDeletion:
             if f"persistentvolumeclaims/{claim['metadata']['name']}" in made
         }
         start = time.monotonic()
-        operator.kubectl("-n", namespace, "delete", "ogt", "doomed", "--timeout=60s")
+        operator.kubectl("-n", namespace, "delete", "ogt", "doomed", "--timeout=300s")
         until("the children to go", lambda: not operator.children(namespace, found) or None, timeout=60)
         left = operator.objects("api/v1/persistentvolumeclaims", namespace, "opengpu.network/owner")
         assert [claim["metadata"]["name"][:4] for claim in left] == ["usr-"]
@@ -225,7 +225,7 @@ class TestDeletion:
         assert is_true(operator.task(namespace, "holds-it"), "Available"), "its task must run on"
         operator.apply(namespace, task("too-late", "busy", "work"))
         operator.wait_reason(TASKS, namespace, "too-late", "SourceDeleting")
-        operator.kubectl("-n", namespace, "delete", "ogt", "holds-it", "too-late", "--timeout=60s")
+        operator.kubectl("-n", namespace, "delete", "ogt", "holds-it", "too-late", "--timeout=300s")
         until("the source to go", lambda: operator.get(SOURCES, namespace, "busy") is None or None)
 
 

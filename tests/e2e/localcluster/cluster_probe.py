@@ -6,6 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from tests.support.patience import PATIENCE
+
 T = TypeVar("T")
 
 
@@ -22,7 +24,7 @@ class Cluster:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=600,
             check=False,
         )
 
@@ -47,6 +49,7 @@ class Cluster:
 
 def eventually(what: str, condition: Callable[[], T | None], seconds: float = 60) -> T:
     """Return the first true value of a condition, or fail when the time is up."""
+    seconds *= PATIENCE
     deadline = time.monotonic() + seconds
     while True:
         if value := condition():

@@ -44,7 +44,7 @@ def _service(namespace: str, name: str) -> dict[str, Any]:
 
 def _await_ready(cluster: Cluster, namespace: str, *pods: str) -> None:
     cluster(
-        "wait", "-n", namespace, "--for=condition=Ready", "--timeout=60s", *(f"pod/{pod}" for pod in pods)
+        "wait", "-n", namespace, "--for=condition=Ready", "--timeout=300s", *(f"pod/{pod}" for pod in pods)
     )
 
 
@@ -124,7 +124,7 @@ http.server.ThreadingHTTPServer(("", 8080), Handler).serve_forever()'"""
     for client, server in (("left", "right"), ("right", "left")):
         for target in (f"http://{addresses[server]}:8080/", f"http://{server}/"):
             eventually(f"{client} to reach {target}", _fetch(cluster, namespace, client, target))
-            seen = f"import urllib.request as u; print(u.urlopen({target!r}, timeout=5).read().decode())"
+            seen = f"import urllib.request as u; print(u.urlopen({target!r}, timeout=30).read().decode())"
             assert cluster.python(namespace, client, seen) == addresses[client]
 
 

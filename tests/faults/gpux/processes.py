@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from gpux import tokens
+from tests.support.patience import PATIENCE
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[3]
 SOURCE = ROOT / "operator"
@@ -28,13 +30,9 @@ KEY = b"a key for tests, of thirty-two b"
 TASK = "task-1"
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def wait_for(condition: Callable[[], Any], what: str, *, seconds: float = 60.0) -> Any:
+    """Return the first true value of ``condition``; ``seconds`` is what a machine of its own needs."""
+    seconds *= PATIENCE
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if result := condition():
@@ -43,7 +41,7 @@ def wait_for(condition: Callable[[], Any], what: str, *, seconds: float = 60.0) 
     raise AssertionError(f"{what} took longer than {seconds} s")
 
 
-def wait_for_end(pid: int, *, seconds: float = 10.0) -> None:
+def wait_for_end(pid: int, *, seconds: float = 60.0) -> None:
     """Wait until a process that isn't our child is gone, with its sockets and locks."""
     try:
         process = os.pidfd_open(pid)
@@ -70,7 +68,12 @@ class Process:
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
-                command, env=environment, stdout=output, stderr=output, stdin=subprocess.DEVNULL
+                command,
+                env=environment,
+                stdout=output,
+                stderr=output,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
             )
 
     @property
@@ -81,11 +84,15 @@ class Process:
         text = Path(f"/proc/{self.pid}/task/{self.pid}/children").read_text()
         return [int(pid) for pid in text.split()]
 
-    def kill(self) -> None:
-        self.process.kill()
+    def kill(self, *, group: bool = False) -> None:
+        """Kill it, and with `group` whatever it has started, too."""
+        if group:
+            os.killpg(self.pid, signal.SIGKILL)
+        else:
+            self.process.kill()
         self.process.wait()
 
-    def stop(self, *, seconds: float = 30.0) -> int:
+    def stop(self, *, seconds: float = 60.0) -> int:
         self.process.terminate()
         try:
             return self.process.wait(seconds)
@@ -174,14 +181,19 @@ class Lab:
             return True
 
     def kill_agent(self) -> None:
-        """As the end of the container: all of its processes, gone before another one starts."""
+        """As the end of the container: all of its processes at once, gone before another one starts."""
         assert self.agent is not None
         children = self.agent.children()
-        self.agent.kill()
+        self.agent.kill(group=True)
         for pid in children:
+            wait_for_end(pid)
+
+    def kill_serving_process(self) -> None:
+        """Kill what serves, if something does just now."""
+        assert self.agent is not None
+        for pid in self.agent.children():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-            wait_for_end(pid)
 
     def start_worker(self, python: Path) -> None:
         """The published worker runtime, from its own environment."""
@@ -226,11 +238,24 @@ class Lab:
         content = json.dumps(body).encode() if isinstance(body, dict) else body
         fixed = {"Authorization": f"Bearer {bearer}"} if bearer is not None else {}
         with contextlib.closing(
-            http.client.HTTPConnection("127.0.0.1", self.store_port, timeout=60)
+            http.client.HTTPConnection("127.0.0.1", self.store_port, timeout=60 * PATIENCE)
         ) as connection:
             connection.request(method, path, body=content, headers=fixed | (headers or {}))
             response = connection.getresponse()
             return response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
+
+    def metrics(self) -> str:
+        """What the store tells Prometheus."""
+        with contextlib.closing(
+            http.client.HTTPConnection("127.0.0.1", self.metrics_port, timeout=60)
+        ) as connection:
+            connection.request("GET", "/metrics")
+            return connection.getresponse().read().decode()
+
+    def metric(self, name: str) -> float | None:
+        """The value of a metric without labels, if the store has it."""
+        found = (line.split() for line in self.metrics().splitlines() if line.startswith(f"{name} "))
+        return next((float(value) for _, value in found), None)
 
     def call(self, attempt: int, text: str, *, seconds: float = 0.0, deadline: float | None = None) -> str:
         address = f"0x{attempt:040x}"

@@ -10,7 +10,7 @@ import pytest
 
 from gpux import tokens
 from gpux.client import StoreClient, StoreRefused, StoreUnavailable
-from tests.faults.gpux.processes import KEY, OPERATOR, TASK, Lab, laboratory, token
+from tests.faults.gpux.processes import KEY, OPERATOR, TASK, Lab, laboratory, token, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +57,16 @@ async def test_calls(client):
     assert caught.value.status == 404
 
 
-async def test_changes(client):
+async def waits(lab: Lab) -> None:
+    """Wait until a request waits in the store."""
+    polls = "gpux_store_long_polls"
+    await asyncio.to_thread(wait_for, lambda: lab.metric(polls) == 1, "a long poll")
+
+
+async def test_changes(running, client):
     feed = await client.changes(after=0, wait=0)
     waiting = asyncio.create_task(client.changes(after=feed["last"], epoch=feed["epoch"], wait=20))
-    await asyncio.sleep(0.1)
+    await waits(running)
     assert not waiting.done()
     await client.put_call(**call("changing"))
     seen = await waiting
@@ -144,11 +150,11 @@ async def test_a_store_that_ends_lets_its_waiters_go(tmp_path):
             await client.put_call(**call())
             feed = await client.changes(after=0, wait=0)
             waiting = asyncio.create_task(client.changes(after=feed["last"], epoch=feed["epoch"], wait=25))
-            await asyncio.sleep(0.2)
+            await waits(lab)
             process = lab.store.process
             process.terminate()
-            assert (await asyncio.wait_for(waiting, 5))["changes"] == []
-            assert await asyncio.to_thread(process.wait, 10) == 0
+            assert (await asyncio.wait_for(waiting, 60))["changes"] == []
+            assert await asyncio.to_thread(process.wait, 60) == 0
             with pytest.raises(StoreUnavailable):
                 await client.changes(after=0)
             await asyncio.to_thread(lab.start_store)

@@ -278,7 +278,7 @@ def test_ranges_and_conditions(lab, headers, expected, content):
     assert (status, told["content-length"], found) == (200, str(len(SECRET)), b"")
 
 
-def raw(port, sent, *, wait=5.0):
+def raw(port, sent, *, wait=60.0):
     """What comes back for bytes that may be no HTTP at all."""
     with socket.create_connection(("127.0.0.1", port), timeout=wait) as connection:
         connection.sendall(sent)
@@ -355,13 +355,13 @@ def test_two_thousand_agents_wait_at_little_cost(lab):
                 f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {bearer}\r\n\r\n".encode()
             )
             waiting.append(connection)
-        wait_for(lambda: metric(lab, "gpux_store_long_polls") == 2000, "two thousand long polls")
+        wait_for(lambda: lab.metric("gpux_store_long_polls") == 2000, "two thousand long polls")
         cost = (rss_kib(lab.store.pid) - before) / 2000
         print(f"a waiting agent costs the store {cost:.1f} KiB")
         assert cost < 32
         began = time.monotonic()
         lab.ask("PUT", "/v1/calls/waiting-1000/1", body={**GOOD_CALL, "address": "0x2"})
-        waiting[1000].settimeout(10)
+        waiting[1000].settimeout(60)
         assert waiting[1000].recv(100).startswith(b"HTTP/1.1 200")
         print(f"a call reached its agent after {(time.monotonic() - began) * 1000:.0f} ms")
         others = [connection for number, connection in enumerate(waiting) if number != 1000]
@@ -371,27 +371,11 @@ def test_two_thousand_agents_wait_at_little_cost(lab):
                 connection.recv(1)
 
 
-def metric(lab, name):
-    with contextlib.closing(
-        http.client.HTTPConnection("127.0.0.1", lab.metrics_port, timeout=10)
-    ) as connection:
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
-    for line in text.splitlines():
-        if line.startswith(name + " "):
-            return float(line.split()[1])
-    return None
-
-
 def test_metrics_have_bounded_labels(lab):
     lab.ask("BREW", "/v1/coffee", bearer=OPERATOR)
     for number in range(20):
         lab.ask("GET", f"/v1/files/{number:040}", bearer=TENANT)
-    with contextlib.closing(
-        http.client.HTTPConnection("127.0.0.1", lab.metrics_port, timeout=10)
-    ) as connection:
-        connection.request("GET", "/metrics")
-        text = connection.getresponse().read().decode()
+    text = lab.metrics()
     assert "coffee" not in text
     assert "BREW" not in text
     assert "tenant" not in text
@@ -491,7 +475,7 @@ def test_many_requests_on_one_connection(lab):
 def test_a_request_hidden_in_a_refused_body_is_not_answered(lab):
     hidden = b"GET /api/file/download/x HTTP/1.1\r\n\r\n"
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(10)
+        connection.settimeout(60)
         connection.connect(str(lab.socket))
         head = f"POST /nowhere HTTP/1.1\r\nContent-Length: {len(hidden)}\r\n\r\n".encode()
         connection.sendall(head + hidden)

@@ -50,7 +50,7 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
 
 @pytest.fixture
 def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What ``up`` did to the cluster."""
+    """What ``up`` did to the cluster, which it gives all the time there is."""
     calls: list[str] = []
 
     def note(name: str) -> Callable[..., None]:
@@ -58,9 +58,14 @@ def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     for name in ("_prepare", "_destroy", "_create", "_complete"):
         monkeypatch.setattr(cluster, name, note(name))
-    monkeypatch.setattr(cluster, "_PATIENCE", 0.3)
-    monkeypatch.setattr(cluster, "_BREATH", 0.3)
+    impatient(monkeypatch, seconds=600)
     return calls
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch, *, seconds: float = 0) -> None:
+    """Give a cluster so long to come right."""
+    monkeypatch.setattr(cluster, "_PATIENCE", seconds)
+    monkeypatch.setattr(cluster, "_BREATH", seconds)
 
 
 def answers(monkeypatch: pytest.MonkeyPatch, *, late: int = 0) -> None:
@@ -80,6 +85,7 @@ def test_a_cluster_that_lives_and_does_not_answer_is_not_removed(
     layout: Layout, done: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers(monkeypatch, late=10**6)
+    impatient(monkeypatch)
     with pytest.raises(Failure, match="Nothing was removed"):
         cluster.up(layout, WISH)
     assert done == []
@@ -124,6 +130,7 @@ def test_the_status_is_that_of_more_than_a_moment(
     answers(monkeypatch, late=1)
     assert cluster.status(layout)["running"] is True
     answers(monkeypatch, late=10**6)
+    impatient(monkeypatch)
     assert cluster.status(layout)["problems"] == ["the API server is not ready"]
     (layout.pids / "etcd").unlink()
     assert cluster.status(layout)["problems"] == ["etcd does not run"]
