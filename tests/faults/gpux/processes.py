@@ -108,6 +108,19 @@ def rss_kib(pid: int, field: str = "VmRSS") -> int:
     raise AssertionError(f"no {field}")
 
 
+class UnixConnection(http.client.HTTPConnection):
+    """A connection to an agent."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__("dontcare", timeout=60 * PATIENCE)
+        self._path = str(path)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
 class Lab:
     """One store, one agent, one worker, on loopback."""
 
@@ -244,6 +257,14 @@ class Lab:
             response = connection.getresponse()
             return response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
 
+    def ask_agent(
+        self, method: str, path: str, *, body: Any = None, headers: dict[str, str] | None = None
+    ) -> tuple[int, dict[str, str], bytes]:
+        with contextlib.closing(UnixConnection(self.socket)) as connection:
+            connection.request(method, path, body=body, headers=headers or {})
+            response = connection.getresponse()
+            return response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
+
     def metrics(self) -> str:
         """What the store tells Prometheus."""
         with contextlib.closing(
@@ -283,6 +304,27 @@ class Lab:
 
         record: dict[str, Any] = wait_for(reached, f"attempt {attempt} reaching {states}", seconds=seconds)
         return record
+
+    def wait_for_end_of_call(self, attempt: int, text: str, *, what: str) -> dict[str, Any]:
+        """Wait until an attempt is answered, or will never be: what the runtime tells once, it tells nobody again."""
+
+        def over() -> dict[str, Any] | None:
+            record = self.record(attempt)
+            unheard = f"[0x{attempt:040x}] Error in" in self.said_by_worker()
+            uncalled = record["state"] == "unknown" and self.posts(text) == 0
+            return record if record["state"] == "answered" or unheard or uncalled else None
+
+        record: dict[str, Any] = wait_for(over, f"the end of attempt {attempt} {what}")
+        return record
+
+    def was_heard(self, attempt: int) -> bool:
+        """Whether the worker was told that its answer was taken."""
+        sent = f"Callback sent to http://127.0.0.1:{self.callback_port}/0x{attempt:040x}"
+        return sent in self.said_by_worker()
+
+    def said_by_worker(self) -> str:
+        """The worker's log."""
+        return (self.root / "worker.log").read_text()
 
 
 def accepts(port: int) -> bool:

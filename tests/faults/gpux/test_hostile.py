@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import http.client
 import json
 import socket
 import time
@@ -14,7 +13,7 @@ import pytest
 
 from gpux import tokens
 from gpux.hashes import b58encode
-from tests.faults.gpux.processes import OPERATOR, TASK, laboratory, rss_kib, token, wait_for
+from tests.faults.gpux.processes import OPERATOR, TASK, UnixConnection, laboratory, rss_kib, token, wait_for
 
 pytestmark = pytest.mark.faults
 
@@ -398,24 +397,6 @@ def test_no_token_in_any_log(lab):
 # ---------------------------------------------------------------------------------------------- the agent
 
 
-class UnixConnection(http.client.HTTPConnection):
-    def __init__(self, path):
-        super().__init__("dontcare", timeout=60)
-        self._path = str(path)
-
-    def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(60)
-        self.sock.connect(self._path)
-
-
-def ask_agent(lab, method, path, *, body=None, headers=None):
-    with contextlib.closing(UnixConnection(lab.socket)) as connection:
-        connection.request(method, path, body=body, headers=headers or {})
-        response = connection.getresponse()
-        return response.status, {k.lower(): v for k, v in response.getheaders()}, response.read()
-
-
 @pytest.mark.parametrize(
     ("method", "path", "expected"),
     [
@@ -438,7 +419,7 @@ def ask_agent(lab, method, path, *, body=None, headers=None):
     ],
 )
 def test_paths_of_the_agent(lab, method, path, expected):
-    status, headers, content = ask_agent(lab, method, path)
+    status, headers, content = lab.ask_agent(method, path)
     assert status == expected, content
     if expected != 200:
         assert error_of(content)
@@ -447,19 +428,19 @@ def test_paths_of_the_agent(lab, method, path, expected):
 
 
 def test_ranges_through_the_agent(lab):
-    status, headers, content = ask_agent(
-        lab, "GET", f"/api/file/download/{SHA1}", headers={"Range": "bytes=5-10"}
+    status, headers, content = lab.ask_agent(
+        "GET", f"/api/file/download/{SHA1}", headers={"Range": "bytes=5-10"}
     )
     assert (status, content) == (206, SECRET[5:11])
     assert headers["content-range"] == f"bytes 5-10/{len(SECRET)}"
-    status, headers, content = ask_agent(
-        lab, "GET", f"/api/file/download/{SHA1}", headers={"Range": "bytes=99-"}
+    status, headers, content = lab.ask_agent(
+        "GET", f"/api/file/download/{SHA1}", headers={"Range": "bytes=99-"}
     )
     assert (status, headers["content-range"]) == (416, f"bytes */{len(SECRET)}")
-    status, headers, content = ask_agent(lab, "HEAD", f"/api/file/download/{SHA1}")
+    status, headers, content = lab.ask_agent("HEAD", f"/api/file/download/{SHA1}")
     assert (status, headers["content-length"], content) == (200, str(len(SECRET)), b"")
     etag = {"If-None-Match": headers["etag"]}
-    assert ask_agent(lab, "GET", f"/api/file/download/{SHA1}", headers=etag)[0] == 304
+    assert lab.ask_agent("GET", f"/api/file/download/{SHA1}", headers=etag)[0] == 304
 
 
 def test_many_requests_on_one_connection(lab):
@@ -490,13 +471,13 @@ def test_a_token_that_the_store_refuses_is_not_the_jobs_fault(lab):
     good = lab.token_file.read_text()
     try:
         lab.token_file.write_text(EXPIRED)
-        status, _, content = ask_agent(lab, "GET", f"/api/file/download/{SHA1}")
+        status, _, content = lab.ask_agent("GET", f"/api/file/download/{SHA1}")
         assert (status, error_of(content)) == (502, "the store refuses this agent")
-        assert ask_agent(lab, "POST", "/api/file/upload", body=b"x" * 1_000_000)[0] == 502
+        assert lab.ask_agent("POST", "/api/file/upload", body=b"x" * 1_000_000)[0] == 502
     finally:
         # As the kubelet does when the Secret changes; the next request uses it.
         lab.token_file.write_text(good)
-    assert ask_agent(lab, "GET", f"/api/file/download/{SHA1}")[2] == SECRET
+    assert lab.ask_agent("GET", f"/api/file/download/{SHA1}")[2] == SECRET
 
 
 def test_more_connections_than_the_agent_serves(lab):
@@ -505,4 +486,4 @@ def test_more_connections_than_the_agent_serves(lab):
             connection = stack.enter_context(socket.socket(socket.AF_UNIX))
             connection.connect(str(lab.socket))
             connection.sendall(b"GET /api/fi")
-        assert ask_agent(lab, "GET", f"/api/file/download/{SHA1}")[2] == SECRET
+        assert lab.ask_agent("GET", f"/api/file/download/{SHA1}")[2] == SECRET

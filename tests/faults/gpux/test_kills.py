@@ -113,6 +113,19 @@ def test_killed_together_with_its_notes(lab, worker_python, step):
     assert lab.posts("abc") == (0 if step == "claimed" else 1)
 
 
+def kill(lab, victim, *, seconds):
+    """Kill one of the processes, and have it back; a store after so long."""
+    if victim == "store":
+        lab.store.kill()
+        time.sleep(seconds)
+        lab.start_store()
+    elif victim == "container":
+        lab.kill_agent()
+        lab.start_agent()
+    else:
+        lab.kill_serving_process()
+
+
 def test_kills_at_random_moments(lab, worker_python):
     """Twenty-four calls, and in each of them one of the processes dies at a moment drawn from a fixed seed."""
     lab.start_store()
@@ -123,34 +136,18 @@ def test_kills_at_random_moments(lab, worker_python):
     for attempt in range(1, 25):
         victim = VICTIMS[attempt % 3]
         text = f"text-{attempt:02}"
-        address = lab.call(attempt, text, seconds=0.3)
+        lab.call(attempt, text, seconds=0.3)
         time.sleep(draw.uniform(0.0, 0.6))
-        if victim == "store":
-            lab.store.kill()
-            time.sleep(draw.uniform(0.0, 0.5))
-            lab.start_store()
-        elif victim == "container":
-            lab.kill_agent()
-            lab.start_agent()
-        else:
-            lab.kill_serving_process()
+        kill(lab, victim, seconds=draw.uniform(0.0, 0.5))
 
-        def over(attempt=attempt, text=text, address=address):
-            record = lab.record(attempt)
-            # The runtime tells in its log when its one callback met nobody.
-            unheard = f"[{address}] Error in" in (lab.root / "worker.log").read_text()
-            uncalled = record["state"] == "unknown" and lab.posts(text) == 0
-            return record if record["state"] == "answered" or unheard or uncalled else None
-
-        record = wait_for(over, f"the end of attempt {attempt} ({victim})")
+        record = lab.wait_for_end_of_call(attempt, text, what=f"after a kill of the {victim}")
         if record["state"] == "answered":
             assert record["answer"]["inline"] == {"text": text[::-1]}
     answered = [attempt for attempt in range(1, 25) if lab.record(attempt)["state"] == "answered"]
-    log = (lab.root / "worker.log").read_text()
     for attempt in range(1, 25):
         assert lab.posts(f"text-{attempt:02}") <= 1
         # What the worker heard 200 for has arrived.
-        if f"Callback sent to http://127.0.0.1:{lab.callback_port}/0x{attempt:040x}" in log:
+        if lab.was_heard(attempt):
             assert attempt in answered
     # A store that dies costs nothing; how many of the other answers were cut depends on the moment.
     assert {attempt for attempt in range(1, 25) if VICTIMS[attempt % 3] == "store"} <= set(answered)
