@@ -21,7 +21,7 @@ class Protocol(StrEnum):
 
     HTTP = "HTTP"
     HTTPS = "HTTPS"
-    """HTTP over TLS; whose certificate it is isn't looked at."""
+    """HTTP over TLS; whether its certificate has to be a known one is the controller's setting."""
     GRPC = "GRPC"
     """gRPC without TLS."""
     H2C = "H2C"
