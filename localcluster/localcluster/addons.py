@@ -5,11 +5,12 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from localcluster import binaries
+from localcluster import binaries, ingresstls
 from localcluster.commands import Argument, run
 from localcluster.node import QUEUE
 from localcluster.nodeconfig import VOLUMES
-from localcluster.topology import AMD_GPUS, NODE_PORT, NVIDIA_GPUS, Topology
+from localcluster.pki import Authority
+from localcluster.topology import AMD_GPUS, NODE_PORT, NVIDIA_GPUS, TLS_NODE_PORT, Topology
 
 WORKLOADS = (
     "fake-gpus/daemonsets/nvidia",
@@ -27,6 +28,7 @@ _VALUES = {
     "node_port": str(NODE_PORT),
     "nvidia": str(NVIDIA_GPUS),
     "queue": QUEUE,
+    "tls_node_port": str(TLS_NODE_PORT),
     "volumes": VOLUMES,
 }
 
@@ -38,9 +40,10 @@ def render(names: Sequence[str] = _ALL, **values: str) -> str:
     return "\n---\n".join(Template(text).safe_substitute(_VALUES | values) for text in texts)
 
 
-def apply(kubeconfig: Path, topology: Topology) -> None:
-    """Create or update everything that the cluster needs."""
-    apply_manifests(kubeconfig, render(dns_address=topology.dns_address))
+def apply(kubeconfig: Path, topology: Topology, certificates: Authority) -> None:
+    """Create or update everything that the cluster needs; ``certificates`` are the ingress'."""
+    manifests = render(dns_address=topology.dns_address)
+    apply_manifests(kubeconfig, f"{manifests}\n---\n{ingresstls.manifest(certificates)}")
 
 
 def apply_manifests(kubeconfig: Path, manifests: str) -> None:

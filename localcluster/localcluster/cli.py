@@ -58,6 +58,11 @@ def parser() -> argparse.ArgumentParser:
     load = add("load", "load images into every node", parents=[named])
     load.add_argument("image", nargs="+", help="a name in buildah's storage, or a docker-archive file")
     add("kubeconfig", "print the path of the kubeconfig", parents=[named])
+    add(
+        "ca",
+        "print the path of the certificate that https clients of the ingress must trust",
+        parents=[named],
+    )
     add("env", 'print shell lines that set KUBECONFIG and PATH: eval "$(localcluster env)"', parents=[named])
     machine = add("node", "stop a node as a power cut would, or start it again", parents=[named])
     machine.add_argument("action", choices=["stop", "start"])
@@ -88,6 +93,8 @@ def execute(arguments: argparse.Namespace, chosen: Provider) -> int:
             chosen.load(arguments.image)
         case "kubeconfig":
             print(chosen.kubeconfig())
+        case "ca":
+            print(chosen.ca())
         case "env":
             print(f"export KUBECONFIG={shlex.quote(str(chosen.kubeconfig()))}")
             print(f'export PATH={shlex.quote(str(binaries.directory()))}:"$PATH"')

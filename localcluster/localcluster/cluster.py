@@ -9,11 +9,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from localcluster import addons, binaries, cgroups, controlplane, images, network, node, packages
+from localcluster import (
+    addons,
+    binaries,
+    cgroups,
+    controlplane,
+    images,
+    ingresstls,
+    network,
+    node,
+    packages,
+)
 from localcluster.controlplane import ControlPlane
 from localcluster.errors import Failure
 from localcluster.lock import exclusive
 from localcluster.paths import Layout, home
+from localcluster.pki import Authority
 from localcluster.processes import Identity, require, spawn, stop
 from localcluster.report import say, step
 from localcluster.topology import (
@@ -21,6 +32,7 @@ from localcluster.topology import (
     MAX_NODES,
     MAX_SLOTS,
     NODE_PORT,
+    TLS_NODE_PORT,
     Node,
     Topology,
     free_ports,
@@ -32,6 +44,8 @@ _API_PORT = 6443
 # What is slow isn't broken: seconds that `up` gives an API server that runs, and `status` any problem, to come right.
 _PATIENCE = 180.0
 _BREATH = 10.0
+# What leads from the machine's loopback to the ingress, by the node port that it leads to.
+_FORWARDS = {"ingress-forward": NODE_PORT, "ingress-forward-tls": TLS_NODE_PORT}
 
 
 @dataclass(frozen=True)
@@ -127,8 +141,17 @@ def status(layout: Layout) -> dict[str, Any]:
         "nodeCIDR": topology.node_cidr,
         "ingressPort": topology.ingress_port,
         "ingressURL": topology.ingress_port and f"http://<name>.gpux.localhost:{topology.ingress_port}/",
+        "ingressTLSPort": topology.ingress_tls_port,
+        "ingressTLSURL": topology.ingress_tls_port
+        and f"https://<name>.gpux.localhost:{topology.ingress_tls_port}/",
+        "ingressCA": topology.ingress_tls_port and str(certificate_authority(layout)),
         "processes": {file.name: _pid(file) for file in sorted(layout.pids.glob("*")) if not file.suffix},
     }
+
+
+def certificate_authority(layout: Layout) -> Path:
+    """Return where the certificate is that https clients of the ingress must trust."""
+    return Authority(layout.ingress_pki).bundle
 
 
 def running(layout: Layout) -> Topology:
@@ -159,6 +182,7 @@ def problems(layout: Layout, topology: Topology) -> list[str]:
     return [
         *(f"node {name} is not Ready" for name in sorted(missing)),
         *(f"{workload} has no ready pods" for workload in api.unready(addons.WORKLOADS)),
+        *([] if api.has_port("ingress-system", "skipper", "https") else ["the ingress has no https"]),
     ]
 
 
@@ -176,7 +200,7 @@ def _dead(layout: Layout, topology: Topology) -> list[str]:
     """Return the names of the processes that should run and don't."""
     names = controlplane.processes(topology)
     if not topology.control_plane_only:
-        names += ["ingress-forward", *(entry.name for entry in topology.nodes)]
+        names += [*_FORWARDS, *(entry.name for entry in topology.nodes)]
     return [name for name in names if _pid(layout.pids / name) is None]
 
 
@@ -258,12 +282,13 @@ def _complete(layout: Layout, topology: Topology) -> None:
                     node.start(layout, topology, entry)
             for entry in topology.nodes:
                 node.await_containerd(layout, entry)
-        if _pid(layout.pids / "ingress-forward") is None:
-            _forward_ingress(layout, topology)
+        for name, node_port in _FORWARDS.items():
+            if _pid(layout.pids / name) is None:
+                _forward(layout, topology, name, node_port=node_port)
         with step("images of the system pods"):
             images.load_archives(layout, topology, images.system_archives())
         with step("system pods and GPUs"):
-            addons.apply(layout.kubeconfig, topology)
+            addons.apply(layout.kubeconfig, topology, ingresstls.ensure(layout))
     _await_health(layout, topology)
 
 
@@ -298,11 +323,12 @@ def _claim(layout: Layout, wish: Wish) -> Topology:
     )
 
 
-def _forward_ingress(layout: Layout, topology: Topology) -> None:
-    targets = [f"{entry.address}:{NODE_PORT}" for entry in topology.nodes]
-    argv = [sys.executable, "-m", "localcluster.forward", str(topology.ingress_port), *targets]
-    log = layout.logs / "ingress-forward.log"
-    require(spawn(argv, layout.pids / "ingress-forward", log), "ingress-forward", log)
+def _forward(layout: Layout, topology: Topology, name: str, *, node_port: int) -> None:
+    targets = [f"{entry.address}:{node_port}" for entry in topology.nodes]
+    port = topology.ingress_tls_port if node_port == TLS_NODE_PORT else topology.ingress_port
+    argv = [sys.executable, "-m", "localcluster.forward", str(port), *targets]
+    log = layout.logs / f"{name}.log"
+    require(spawn(argv, layout.pids / name, log), name, log)
 
 
 def _await_health(layout: Layout, topology: Topology) -> None:

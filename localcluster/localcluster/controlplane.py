@@ -37,6 +37,7 @@ class ControlPlane:
         """Make every certificate and kubeconfig of the cluster."""
         pki, topology = self._pki, self._topology
         pki.create()
+        pki.create_service_accounts()
         pki.issue("etcd", "etcd", alternatives=["IP:127.0.0.1"])
         names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"]
         addresses = {"127.0.0.1", topology.host_address, topology.api_service_address}

@@ -57,6 +57,10 @@ class Layout:
         return self.root / "pki"
 
     @property
+    def ingress_pki(self) -> Path:
+        return self.root / "ingress-pki"
+
+    @property
     def logs(self) -> Path:
         return self.root / "logs"
 

@@ -39,11 +39,14 @@ class Authority:
     def bundle(self) -> Path:
         return self.certificate("ca")
 
-    def create(self) -> None:
-        """Make the authority itself and the key pair that signs service account tokens."""
+    def create(self, name: str = "localcluster") -> None:
+        """Make the authority itself."""
         self.directory.mkdir(parents=True, mode=0o700)
         self._config.write_text(_CONFIG)
-        self._request("ca", "/CN=localcluster", "authority")
+        self._request("ca", f"/CN={name}", "authority")
+
+    def create_service_accounts(self) -> None:
+        """Make the key pair that signs service account tokens."""
         self._request("service-accounts", "/CN=service-accounts", "leaf")
         public = run([_openssl(), "pkey", "-in", self.key("service-accounts"), "-pubout"])
         self.service_account_public_key.write_text(public)

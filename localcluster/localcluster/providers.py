@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from localcluster import addons, binaries, cluster, images
+from localcluster import addons, binaries, cluster, images, ingresstls
 from localcluster.cluster import Wish
 from localcluster.commands import run, succeeds
 from localcluster.errors import Failure
 from localcluster.packages import find
 from localcluster.paths import Layout
-from localcluster.topology import INGRESS_PORT
+from localcluster.topology import INGRESS_PORT, tls_port
 
 KIND_CONFIG = Path(__file__).resolve().parents[2] / "kind-config.yaml"
 
@@ -26,6 +26,7 @@ class Provider(Protocol):
     def status(self) -> dict[str, Any]: ...
     def load(self, names: Sequence[str]) -> None: ...
     def kubeconfig(self) -> Path: ...
+    def ca(self) -> Path: ...
     def node(self, action: str, name: str) -> None: ...
     def build(
         self, tag: str, context: Path, file: Path | None, target: str | None, build_args: Sequence[str]
@@ -53,6 +54,10 @@ class Local:
     def kubeconfig(self) -> Path:
         cluster.running(self._layout)
         return self._layout.kubeconfig
+
+    def ca(self) -> Path:
+        cluster.running(self._layout)
+        return cluster.certificate_authority(self._layout)
 
     def node(self, action: str, name: str) -> None:
         if action == "stop":
@@ -82,7 +87,8 @@ class Kind:
         binaries.ensure((*programs, "kubectl"))
         for archive in images.program_archives(programs):
             self._say("load", "image-archive", str(archive.path))
-        addons.apply_manifests(self.kubeconfig(), addons.render(addons.PORTABLE))
+        certificates = ingresstls.manifest(ingresstls.ensure(self._layout))
+        addons.apply_manifests(self.kubeconfig(), f"{addons.render(addons.PORTABLE)}\n---\n{certificates}")
 
     def down(self) -> None:
         self._require()
@@ -97,6 +103,7 @@ class Kind:
             "problems": [] if there else [f"kind has no cluster {self._layout.name}"],
             "kubeconfig": str(self.kubeconfig()) if there else None,
             "ingressPort": INGRESS_PORT if there else None,
+            "ingressTLSPort": tls_port(INGRESS_PORT) if there else None,
         }
 
     def load(self, names: Sequence[str]) -> None:
@@ -111,6 +118,9 @@ class Kind:
         path.touch(mode=0o600)
         path.write_text(run(["kind", "get", "kubeconfig", "--name", self._layout.name]))
         return path
+
+    def ca(self) -> Path:
+        return cluster.certificate_authority(self._layout)
 
     def node(self, action: str, name: str) -> None:
         self._require()
@@ -176,6 +186,11 @@ class Current:
 
     def kubeconfig(self) -> Path:
         return Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube/config")
+
+    def ca(self) -> Path:
+        raise Failure(
+            "localcluster did not make the current context's cluster and knows no CA of its ingress."
+        )
 
     def node(self, action: str, name: str) -> None:  # noqa: ARG002 - none of them
         raise Failure(

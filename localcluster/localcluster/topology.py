@@ -13,7 +13,10 @@ from localcluster.errors import Failure
 MAX_SLOTS = 8
 MAX_NODES = 6
 NODE_PORT = 30088
+TLS_NODE_PORT = 30443
 INGRESS_PORT = 8088
+# The ingress' port for https follows from the one for http: 8443.
+_TLS_OFFSET = 355
 _LOOPBACK = "127.0.0.1"
 NVIDIA_GPUS = 4  # on every node
 AMD_GPUS = 2  # on the first node only, so that the two vendors can be told apart
@@ -84,6 +87,10 @@ class Topology:
         return f"https://{self.host_address}:{self.api_port}"
 
     @property
+    def ingress_tls_port(self) -> int | None:
+        return None if self.ingress_port is None else tls_port(self.ingress_port)
+
+    @property
     def nodes(self) -> list[Node]:
         """Return the nodes in the order of their names."""
         return [
@@ -126,14 +133,24 @@ def free_ports(count: int) -> list[int]:
         return [int(probe.getsockname()[1]) for probe in sockets]
 
 
+def tls_port(port: int) -> int:
+    """Return the ingress' port for https."""
+    return port + _TLS_OFFSET
+
+
 def next_port(preferred: int, taken: Collection[int | None] = ()) -> int:
-    """Return the preferred port of loopback or the next one that nobody uses or has claimed."""
+    """Return the preferred port of loopback, or the next one, that nobody uses or has claimed; nor its https port."""
     for port in range(preferred, preferred + 200):
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind((_LOOPBACK, port))
-            if port not in taken:
-                return port
+        if port not in taken and _is_free(port) and _is_free(tls_port(port)):
+            return port
     raise Failure(
         f"Ports {preferred} to {preferred + 199} are all in use on {_LOOPBACK}: close what uses them."
     )
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe, contextlib.suppress(OSError):
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((_LOOPBACK, port))
+        return True
+    return False

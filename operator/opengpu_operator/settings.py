@@ -7,10 +7,10 @@ quantities.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic.alias_generators import to_camel
 
 
@@ -26,6 +26,19 @@ class _Section(BaseModel):
 
 NodeLabel = Annotated[
     str, Field(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?$")
+]
+
+
+ProfileName = Literal[
+    "none",
+    "contour",
+    "haproxy",
+    "haproxy-ingress",
+    "nginx",
+    "nginx-f5",
+    "skipper",
+    "skipper-behind-proxy",
+    "traefik",
 ]
 
 
@@ -64,8 +77,26 @@ class GpuSettings(_Section):
     )
 
 
+class GatewayReference(_Section):
+    """The Gateway that HTTPRoutes belong to; a listener of it must let them come from the namespaces of tasks."""
+
+    name: str | None = None
+    """Needed with ``kind: HTTPRoute``, and so is its namespace."""
+    namespace: str | None = None
+    """The Gateway's own, in which no task runs."""
+    section_name: str | None = None
+    """One listener of the Gateway. None: all that the host fits."""
+
+
 class RouteSettings(_Section):
     """URLs of job ports."""
+
+    kind: Literal["Ingress", "HTTPRoute"] = "Ingress"
+    """What a route is made as. HTTPRoute needs the Gateway API's definitions in the cluster, and ``gateway``."""
+    gateway: GatewayReference = GatewayReference()
+    profile: ProfileName = "none"
+    """The controller behind the Ingresses, which decides how a task's ``portOptions`` and ``access`` are said to it.
+    What it can't be told is said in the task's condition Routed; with ``none`` that is everything."""
 
     domain: str | None = None
     """Jobs are reached at ``<jobId>-<port>.<domain>``. None: no routes, and a condition that says so."""
@@ -77,6 +108,12 @@ class RouteSettings(_Section):
     """None leaves the choice to the cluster's default class."""
     annotations: dict[str, str] = Field(default_factory=dict)
     """Put on every Ingress; from the cluster's owner only, never from a Compose file."""
+
+    @model_validator(mode="after")
+    def _gateway_is_named(self) -> Self:
+        if self.kind == "HTTPRoute" and not (self.gateway.name and self.gateway.namespace):
+            raise ValueError("kind HTTPRoute needs gateway.name and gateway.namespace")
+        return self
 
 
 class PodSettings(_Section):

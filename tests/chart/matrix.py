@@ -22,6 +22,18 @@ MATRIX: dict[str, dict[str, Any]] = {
         "uninstall": {"clearFinalizers": {"enabled": False}},
         "settings": {"network": {"enabled": False}},
         "store": {"existingKeySecret": "my-key", "persistence": {"existingClaim": "my-claim"}},
+        "routes": {"hostGuard": {"enabled": False}},
+    },
+    "routes of the Gateway API": {
+        "routes": {"hostGuard": {"allow": ["system:serviceaccount:cert-manager:cert-manager"]}},
+        "settings": {
+            "routes": {
+                "domain": "gpux.example.org",
+                "scheme": "https",
+                "kind": "HTTPRoute",
+                "gateway": {"name": "public", "namespace": "gateways", "sectionName": "https"},
+            }
+        },
     },
     "everything on": {
         "fullnameOverride": "og",
@@ -62,6 +74,7 @@ MATRIX: dict[str, dict[str, Any]] = {
                 "externalPort": 8443,
                 "ingressClassName": "nginx",
                 "annotations": {"a": "b"},
+                "profile": "nginx",
             },
             "pods": {"profile": "restricted", "cpuLimit": "2", "nameservers": ["10.96.0.10"]},
             "network": {"extraBlockedCidrs": ["203.0.113.0/24"], "ingressNamespace": "traefik"},

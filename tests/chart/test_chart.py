@@ -93,6 +93,9 @@ def test_values_show_the_defaults() -> None:
         ({"settings": {"gpu": {"countAll": 0}}}, "countAll"),
         ({"settings": {"routes": {"scheme": "gopher"}}}, "scheme"),
         ({"settings": {"routes": {"domains": "x"}}}, "domains"),
+        ({"settings": {"routes": {"kind": "VirtualService"}}}, "kind"),
+        ({"settings": {"routes": {"profile": "apache"}}}, "profile"),
+        ({"routes": {"hostGuard": {"enable": True}}}, "enable"),
         ({"settings": {"pods": {"profile": "privileged"}}}, "profile"),
         ({"settings": {"logs": {"level": "loud"}}}, "level"),
         ({"settings": {"reconcile": {"workers": 1000}}}, "workers"),
@@ -147,7 +150,13 @@ def test_labels(helm: Helm, values: dict[str, Any]) -> None:
 
 @each_value
 def test_names_are_in_the_namespace_and_short(helm: Helm, values: dict[str, Any]) -> None:
-    clustered = {"ClusterRole", "ClusterRoleBinding", "CustomResourceDefinition"}
+    clustered = {
+        "ClusterRole",
+        "ClusterRoleBinding",
+        "CustomResourceDefinition",
+        "ValidatingAdmissionPolicy",
+        "ValidatingAdmissionPolicyBinding",
+    }
     for obj in helm.template(values).objects:
         assert (obj["kind"] in clustered) == ("namespace" not in obj["metadata"]), obj["metadata"]["name"]
         assert len(obj["metadata"]["name"]) <= 63
@@ -201,6 +210,47 @@ def test_the_translator_has_no_key(helm: Helm, values: dict[str, Any]) -> None:
     assert mounted == {"config", "run", "translator-tmp"}
     # Neither reads what the other writes, but for the socket.
     assert mounted & {mount["name"] for mount in operator["volumeMounts"]} == {"config", "run"}
+
+
+def test_rights_on_httproutes_come_with_their_choice_only(helm: Helm) -> None:
+    def groups(values: dict[str, Any]) -> set[str]:
+        return {group for rule in cluster_role(helm.template(values)) for group in rule["apiGroups"]}
+
+    chosen = MATRIX["routes of the Gateway API"]
+    assert groups(chosen) - groups({}) == {"gateway.networking.k8s.io"}
+
+
+def test_the_hosts_of_the_domain_are_guarded(helm: Helm) -> None:
+    rendered = helm.template(MATRIX["routes of the Gateway API"])
+    policies = rendered.of("ValidatingAdmissionPolicy")
+    bindings = rendered.of("ValidatingAdmissionPolicyBinding")
+    assert [policy["metadata"]["name"] for policy in policies] == [
+        "opengpu-hosts-ingresses",
+        "opengpu-hosts-gateway-routes",
+    ]
+    assert [binding["spec"]["policyName"] for binding in bindings] == [
+        policy["metadata"]["name"] for policy in policies
+    ]
+    for policy in policies:
+        assert policy["spec"]["failurePolicy"] == "Fail"
+        (users,) = [c for c in policy["spec"]["matchConditions"] if c["name"] == "not-allowed"]
+        assert "system:serviceaccount:opengpu-system:opengpu-operator" in users["expression"]
+        assert "system:serviceaccount:cert-manager:cert-manager" in users["expression"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {
+            "routes": {"hostGuard": {"enabled": False}},
+            "settings": {"routes": {"domain": "gpux.example.org"}},
+        },
+    ],
+    ids=["no domain", "off"],
+)
+def test_without_a_domain_or_the_wish_nothing_is_guarded(helm: Helm, values: dict[str, Any]) -> None:
+    assert helm.template(values).of("ValidatingAdmissionPolicy") == []
 
 
 def test_no_wildcards(helm: Helm) -> None:

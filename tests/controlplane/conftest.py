@@ -61,15 +61,26 @@ class Api:
         self._connection.close()
 
     def request(
-        self, method: str, path: str, body: Any = None, *, content: str = "application/json", **query: str
+        self,
+        method: str,
+        path: str,
+        body: Any = None,
+        *,
+        content: str = "application/json",
+        user: str | None = None,
+        **query: str,
     ) -> tuple[int, Any]:
-        """Return the status and the body of the answer."""
+        """Return the status and the body of the answer; ``user`` is who asks, if not the administrator."""
         asked = "&".join(f"{key}={value}" for key, value in query.items())
         self._connection.request(
             method,
             f"{path}?{asked}" if asked else path,
             body=None if body is None else json.dumps(body),
-            headers={"Content-Type": content, "Accept": "application/json"},
+            headers={
+                "Content-Type": content,
+                "Accept": "application/json",
+                **({} if user is None else {"Impersonate-User": user}),
+            },
         )
         answer = self._connection.getresponse()
         text = answer.read()
@@ -120,11 +131,12 @@ def api(kubeconfig, tmp_path_factory):
     """A client of the API server, in which our CRDs are enforced."""
     with contextlib.closing(Api(kubeconfig, tmp_path_factory.mktemp("credentials"))) as client:
         for file in sorted(CRDS.glob("*.yaml")):
-            _install(client, yaml.safe_load(file.read_text()))
+            install(client, yaml.safe_load(file.read_text()))
         yield client
 
 
-def _install(client: Api, definition: dict[str, Any]) -> None:
+def install(client: Api, definition: dict[str, Any]) -> None:
+    """Define a kind; return once it is served as it is defined."""
     path = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{definition['metadata']['name']}"
     status, answer = client.request(
         "PATCH", path, definition, content=APPLY, fieldManager="tests", force="true", fieldValidation="Strict"

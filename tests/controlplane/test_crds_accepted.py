@@ -72,6 +72,16 @@ TASKS = {
     "a mail address as owner": {**JOB, "owner": "a.b_c-d@example.com"},
     "ports": {**JOB, "ports": [1, 65535, 5554, 5556]},
     "no ports": {**JOB, "ports": []},
+    "options of ports": {
+        **JOB,
+        "ports": [80, 81],
+        "access": {"allowedCidrs": ["0.0.0.0/0", "::/0", "2001:db8:1234:5678:9abc:def0:255.255.255.255/128"]},
+        "portOptions": [
+            {"port": 80, "protocol": "GRPC", "requestTimeoutSeconds": 86400, "maxBodySize": "1Ti"},
+            {"port": 81, "access": {"allowedCidrs": ["192.0.2.0/24"], "tokenSha256": "0a" * 32}},
+        ],
+    },
+    "as many options as may be": {**JOB, "portOptions": [{"port": port} for port in range(1, 33)]},
     "an empty value": {**JOB, "env": [{"name": "A", "value": ""}]},
     "a value from a Secret": {**JOB, "env": [{"name": "a.b-C", "valueFrom": {"secretKeyRef": KEY}}]},
     "resources": {

@@ -243,6 +243,51 @@ TASKS = [
     job("the worker's port", "spec.ports", "ports can't hold 5555", ports=[80, 5555]),
     job("a port as a text", "spec.ports[0]", "must be of type integer", ports=["80"]),
     job("too many ports", "spec.ports", ITEMS, ports=list(range(1, 34))),
+    job(
+        "options of the worker's port", "spec.portOptions", "can't be for 5555", portOptions=[{"port": 5555}]
+    ),
+    job(
+        "options of a port that isn't listed",
+        "spec.portOptions",
+        "must be for ports that are listed",
+        ports=[80],
+        portOptions=[{"port": 81}],
+    ),
+    job("options twice", "spec.portOptions[1]", "Duplicate", portOptions=[{"port": 80}, {"port": 80}]),
+    job(
+        "an unknown protocol",
+        "spec.portOptions[0].protocol",
+        ENUM,
+        portOptions=[{"port": 80, "protocol": "TCP"}],
+    ),
+    job(
+        "no time for a request",
+        "spec.portOptions[0].requestTimeoutSeconds",
+        LEAST,
+        portOptions=[{"port": 80, "requestTimeoutSeconds": 0}],
+    ),
+    job(
+        "a size with more",
+        "spec.portOptions[0].maxBodySize",
+        PATTERN,
+        portOptions=[{"port": 80, "maxBodySize": "1Mi; x"}],
+    ),
+    job("an access that says nothing", "spec.access", "must be set", access={}),
+    job("an access for nobody", "spec.access.allowedCidrs", "needs an entry", access={"allowedCidrs": []}),
+    job(
+        "a range that ends a text",
+        "spec.access.allowedCidrs[0]",
+        PATTERN,
+        access={"allowedCidrs": ['10.0.0.0/8") || True("']},
+    ),
+    job("an address", "spec.access.allowedCidrs[0]", PATTERN, access={"allowedCidrs": ["10.0.0.1"]}),
+    job("a token itself", "spec.access.tokenSha256", PATTERN, access={"tokenSha256": "let-me-in"}),
+    job(
+        "an access of a port that says nothing",
+        "spec.portOptions[0].access",
+        "must be set",
+        portOptions=[{"port": 80, "access": {}}],
+    ),
     job("a variable without a name", "spec.env[0].name", REQUIRED, env=[{"value": "a"}]),
     job(
         "a variable without a value", "spec.env[0]", "exactly one of value and valueFrom", env=[{"name": "A"}]

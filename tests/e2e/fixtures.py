@@ -154,7 +154,12 @@ def operator(cluster: Cluster, images: None, measured: Callable[[str], None]) ->
         "image": {"repository": "localhost/opengpu-operator", "tag": "dev"},
         "agent": {"image": {"repository": "localhost/opengpu-agent", "tag": "dev"}},
         "settings": {
-            "routes": {"domain": "gpux.localhost", "externalPort": cluster.info["ingressPort"]},
+            "routes": {
+                "domain": "gpux.localhost",
+                "scheme": "https",
+                "externalPort": cluster.info["ingressTLSPort"],
+                "profile": "skipper",
+            },
             "sources": {"allowedHosts": [FILES_HOST, "files.demo-files.svc.cluster.local"]},
             "storage": {"job": {"size": "1Gi"}, "user": {"size": "1Gi"}, "volumes": {"size": "1Gi"}},
             "tasks": {"defaultExpirySeconds": 900},

@@ -210,6 +210,8 @@ class Cluster:
                 str(timeout),
                 "-w",
                 "\n%{http_code}",
+                "--cacert",
+                self.info["ingressCA"],
                 *arguments,
                 url,
             ],
@@ -331,7 +333,7 @@ class Cluster:
 
     def url(self, task: Object, port: int) -> str:
         """Return the URL that a job's port must have."""
-        return f"http://{task['status']['jobId']}-{port}.{DOMAIN}:{self.info['ingressPort']}"
+        return f"https://{task['status']['jobId']}-{port}.{DOMAIN}:{self.info['ingressTLSPort']}"
 
 
 def _in(path: str, namespace: str) -> str:

@@ -234,6 +234,12 @@ def test_a_task_may_choose_its_ports(operator: Cluster, namespace: str) -> None:
     )
     found = operator.wait_task(namespace, "one-of-two", "Routed")
     assert [entry["port"] for entry in found["status"]["urls"]] == [8080]
+    answered(operator, f"{operator.url(found, 8080)}/")
+    operator.kubectl(
+        "-n", namespace, "patch", "ogt", "one-of-two", "--type=merge", "-p", '{"spec":{"ports":[8080,9000]}}'
+    )
+    # Nothing listens there; that the controller tries says that the Service has the port.
+    until("the other port's route", lambda: operator.curl(f"{operator.url(found, 9000)}/")[0] in {502, 503})
     operator.kubectl("-n", namespace, "delete", "ogt", "one-of-two", "--timeout=300s")
 
 

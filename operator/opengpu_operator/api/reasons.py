@@ -82,6 +82,9 @@ class Reason(StrEnum):
     AGENT_RESTARTED = "AgentRestarted"
     NO_DOMAIN = "NoDomain"
     ROUTED = "Routed"
+    PORT_NOT_ROUTED = "PortNotRouted"
+    PORT_OPTION_IGNORED = "PortOptionIgnored"
+    GATEWAY_API_MISSING = "GatewayApiMissing"
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"
 

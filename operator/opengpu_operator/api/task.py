@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from opengpu_operator.api.access import BY_PORT, Access, PortOptions
 from opengpu_operator.api.conditions import Condition
 from opengpu_operator.api.meta import (
     BY_NAME,
@@ -188,6 +189,18 @@ class TaskSpec(Model):
             reason="FieldValueForbidden",
         ),
         Rule(
+            "!has(self.portOptions) || !self.portOptions.exists(options, options.port == 5555)",
+            "portOptions can't be for 5555: the worker's port is never reachable from outside",
+            path=".portOptions",
+            reason="FieldValueForbidden",
+        ),
+        Rule(
+            "!has(self.portOptions) || !has(self.ports) || "
+            "self.portOptions.all(options, options.port in self.ports)",
+            "portOptions must be for ports that are listed in ports",
+            path=".portOptions",
+        ),
+        Rule(
             "!(has(self.ttlSecondsAfterFinished) && has(self.publish))",
             "ttlSecondsAfterFinished can't be combined with publish: whatever applies the deleted object again "
             "would pay again",
@@ -234,6 +247,10 @@ class TaskSpec(Model):
     Immutable."""
     ports: Annotated[list[PortNumber] | None, Field(max_length=32, json_schema_extra=UNIQUE)] = None
     """ports are the container ports that get a URL; default: every TCP port that the file publishes."""
+    port_options: Annotated[list[PortOptions] | None, Field(max_length=32, json_schema_extra=BY_PORT)] = None
+    """portOptions say how ports are reached by their URLs: protocol, limits, access."""
+    access: Access | None = None
+    """access to the URLs of all ports; everybody's if absent."""
     env: Annotated[list[EnvVar] | None, Field(max_length=128, json_schema_extra=BY_NAME)] = None
     """env is given to the worker or main service."""
     resources: Resources | None = None

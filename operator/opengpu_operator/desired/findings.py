@@ -24,7 +24,9 @@ class JobFinding(StrEnum):
     HOST_ALIAS_DROPPED = "HostAliasDropped"
     NEVER_COMPLETES = "NeverCompletes"
     PLACED_BEFORE_GPU = "PlacedBeforeGpu"
+    PORT_NOT_ROUTED = "PortNotRouted"
     PORT_OF_MAIN_SERVICE = "PortOfMainService"
+    PORT_OPTION_IGNORED = "PortOptionIgnored"
     PORTS_CUT = "PortsCut"
     VOLUME_REPLACED = "VolumeReplaced"
 
@@ -75,10 +77,21 @@ RULES: Final[Mapping[JobFinding, Rule]] = {
         "A service that runs first chooses the node of a volume that a GPU service needs later.",
         "Set the GPUs' nodeSelector in the operator's settings, so that it starts on a node with GPUs.",
     ),
+    _J.PORT_NOT_ROUTED: Rule(
+        _W,
+        "What the task asks for can't be had from the ingress controller, so the port has no URL rather than an "
+        "open one.",
+        "Ask for less in access or portOptions, or let the cluster's owner see settings.routes.profile.",
+    ),
     _J.PORT_OF_MAIN_SERVICE: Rule(
         _I,
         "No service declares the port, so the main service is taken to listen on it.",
         "Declare the port under the service's ports or expose.",
+    ),
+    _J.PORT_OPTION_IGNORED: Rule(
+        _W,
+        "The ingress controller can't be told the limit, so its own counts.",
+        "Remove it from portOptions, or let the cluster's owner set the controller's own limit.",
     ),
     _J.PORTS_CUT: Rule(
         _W,

@@ -101,7 +101,7 @@ def build(translation: Translation, context: JobContext, settings: Settings) -> 
         )
         for member in translation.services
     }
-    chosen = routes.choose(planned, context, problems)
+    chosen = routes.choose(planned, context, settings.routes, problems=problems)
     built = _Workloads(
         translation=translation,
         context=context,

@@ -7,37 +7,27 @@ another's. The worker's port gets none: who can reach it can call it.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from opengpu_operator.api.access import Protocol
 from opengpu_operator.api.findings import Finding
 from opengpu_operator.api.labels import WORKER_PORT
 from opengpu_operator.api.task import Url
 from opengpu_operator.api.translation import Port, Service
-from opengpu_operator.desired import labels, names
+from opengpu_operator.desired import httproutes, ingresses, labels
 from opengpu_operator.desired.context import JobContext
 from opengpu_operator.desired.findings import JobFinding, remark
+from opengpu_operator.desired.options import Wishes, judge, profile
 from opengpu_operator.desired.plan import Plan
 from opengpu_operator.desired.problems import Problems
+from opengpu_operator.desired.route import Route, host, service_name
 from opengpu_operator.settings import RouteSettings
 
 Object = dict[str, Any]
 
 #: As many as the task's status lists.
 LIMIT = 64
-
-
-@dataclass(frozen=True, kw_only=True)
-class Route:
-    """A port of a service that has a URL."""
-
-    service: str
-    component: str
-    """The unit whose pods listen."""
-    port: int
-    """The container's port."""
-    public: int
-    """The number in the host: the container's port, or the published one where two services share it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +54,7 @@ class _Candidate:
         return self.component, self.port.container
 
 
-def choose(plan: Plan, context: JobContext, problems: Problems) -> Routes:
+def choose(plan: Plan, context: JobContext, settings: RouteSettings, *, problems: Problems) -> Routes:
     """Return the routes of a job; a number that would stand for two services is a problem."""
     findings: list[Finding] = []
     if context.spec.ports is None:
@@ -81,7 +71,8 @@ def choose(plan: Plan, context: JobContext, problems: Problems) -> Routes:
     else:
         chosen = _requested(plan, context, problems, findings)
     shared = Counter(candidate.port.container for candidate in chosen)
-    routes = []
+    routes: list[Route] = []
+    wishes = Wishes(context.spec, problems)
     for candidate in chosen:
         port = candidate.port
         public = port.container if shared[port.container] == 1 else port.published
@@ -98,13 +89,45 @@ def choose(plan: Plan, context: JobContext, problems: Problems) -> Routes:
                 component=candidate.component,
                 port=port.container,
                 public=public,
+                options=wishes.of(port.container, port.published, list(shared)),
             )
         )
+    wishes.check()
     for number, count in Counter(route.public for route in routes).items():
         if count > 1:
             who = ", ".join(f"{route.service}:{route.port}" for route in routes if route.public == number)
             problems.spec("ports", f"the URL of port {number} would stand for {who}: list one of them")
+    if settings.domain is not None:
+        routes = _possible(routes, settings, findings)
     return Routes(routes=tuple(routes), findings=tuple(findings))
+
+
+def _possible(routes: list[Route], settings: RouteSettings, findings: list[Finding]) -> list[Route]:
+    """Return the routes that can be made as they are asked for; say what can't."""
+    who, known = profile(settings)
+    found = []
+    for route in routes:
+        verdict = judge(route.options, known)
+        path = f"spec.portOptions[{route.port}]"
+        if verdict.lacking:
+            findings.append(
+                remark(
+                    JobFinding.PORT_NOT_ROUTED,
+                    path=path,
+                    message=f"Port {route.port} has no URL: {who} can't have {', '.join(verdict.lacking)}.",
+                )
+            )
+            continue
+        if verdict.ignored:
+            findings.append(
+                remark(
+                    JobFinding.PORT_OPTION_IGNORED,
+                    path=path,
+                    message=f"{', '.join(verdict.ignored)} of port {route.port} has no effect: {who} can't have it.",
+                )
+            )
+        found.append(replace(route, options=verdict.options))
+    return found
 
 
 def _candidates(plan: Plan) -> list[_Candidate]:
@@ -153,11 +176,6 @@ def _requested(
     return list(found.values())
 
 
-def host(route: Route, context: JobContext, domain: str) -> str:
-    """Return the host of a route."""
-    return f"{context.job_id}-{route.public}.{domain}"
-
-
 def urls(routes: Routes, context: JobContext, settings: RouteSettings) -> list[Url]:
     """Return where the ports are reached; none without a domain."""
     if settings.domain is None:
@@ -174,78 +192,56 @@ def urls(routes: Routes, context: JobContext, settings: RouteSettings) -> list[U
 
 
 def objects(routes: Routes, context: JobContext, settings: RouteSettings) -> list[Object]:
-    """Return a headless Service per routed unit, and the Ingress."""
+    """Return the headless Services that are routed to, and the objects of the chosen kind that lead there."""
     if settings.domain is None or not routes.routes:
         return []
-    by_component: dict[str, list[Route]] = {}
+    by_name: dict[str, list[Route]] = {}
     for route in routes.routes:
-        by_component.setdefault(route.component, []).append(route)
-    services = [_service(component, found, context) for component, found in by_component.items()]
-    return [*services, _ingress(routes, context, settings, domain=settings.domain)]
+        by_name.setdefault(service_name(route, context), []).append(route)
+    services = [_service(name, found, context, settings) for name, found in by_name.items()]
+    build = httproutes.build if settings.kind == "HTTPRoute" else ingresses.build
+    return [*services, *build(routes.routes, context, settings, domain=settings.domain)]
 
 
-def _service_name(component: str, context: JobContext) -> str:
-    return names.child(context.name, "r", component)
+#: How the Gateway API is told what a backend speaks: by its Service.
+_APP_PROTOCOLS = {Protocol.GRPC: "kubernetes.io/h2c", Protocol.H2C: "kubernetes.io/h2c"}
 
 
-def _service(component: str, routes: list[Route], context: JobContext) -> Object:
+def _service(name: str, routes: list[Route], context: JobContext, settings: RouteSettings) -> Object:
+    """Return a Service; all its ports are of one unit and speak one protocol."""
+    component, protocol = routes[0].component, routes[0].options.protocol
+    _, known = profile(settings)
+    ports = ",".join(str(route.port) for route in routes)
+    app = (
+        {"appProtocol": _APP_PROTOCOLS[protocol]}
+        if settings.kind == "HTTPRoute" and protocol in _APP_PROTOCOLS
+        else {}
+    )
     return {
         "apiVersion": "v1",
         "kind": "Service",
         "metadata": labels.metadata(
-            _service_name(component, context),
+            name,
             context,
             labels=labels.of_job(context, component),
             owner=context.owner_reference,
+            annotations={
+                key: text.format(ports=ports)
+                for key, text in known.service_protocols.get(protocol, {}).items()
+            },
         ),
         "spec": {
             "clusterIP": "None",
             "ports": [
-                {"name": f"p-{route.port}", "port": route.port, "protocol": "TCP", "targetPort": route.port}
+                {
+                    "name": f"p-{route.port}",
+                    "port": route.port,
+                    "protocol": "TCP",
+                    "targetPort": route.port,
+                    **app,
+                }
                 for route in routes
             ],
             "selector": labels.selector(context, component),
         },
-    }
-
-
-def _ingress(routes: Routes, context: JobContext, settings: RouteSettings, *, domain: str) -> Object:
-    spec: Object = {
-        "rules": [
-            {
-                "host": host(route, context, domain),
-                "http": {
-                    "paths": [
-                        {
-                            "path": "/",
-                            "pathType": "Prefix",
-                            "backend": {
-                                "service": {
-                                    "name": _service_name(route.component, context),
-                                    "port": {"number": route.port},
-                                }
-                            },
-                        }
-                    ]
-                },
-            }
-            for route in routes.routes
-        ]
-    }
-    if settings.ingress_class_name is not None:
-        spec["ingressClassName"] = settings.ingress_class_name
-    if settings.scheme == "https":
-        # Without a Secret: the controller's default certificate, so no private key comes into this namespace.
-        spec["tls"] = [{"hosts": [host(route, context, domain) for route in routes.routes]}]
-    return {
-        "apiVersion": "networking.k8s.io/v1",
-        "kind": "Ingress",
-        "metadata": labels.metadata(
-            context.name,
-            context,
-            labels=labels.of_job(context),
-            owner=context.owner_reference,
-            annotations=settings.annotations,
-        ),
-        "spec": spec,
     }

@@ -10,7 +10,7 @@ import kopf
 from kopf._core.reactor.inventory import ResourceMemories, ResourceMemory
 
 from opengpu_operator.api.labels import GROUP
-from opengpu_operator.handlers.watched import WATCHED, field_selector, label_selector
+from opengpu_operator.handlers.watched import field_selector, label_selector, watched
 from opengpu_operator.kube.kinds import Kind
 from opengpu_operator.settings import Settings
 
@@ -27,7 +27,7 @@ def configure(kopf_settings: kopf.OperatorSettings, settings: Settings) -> None:
     watching.inactivity_timeout = 70
     # A task may hold 64 KiB of data: a page of lists is some ten megabytes at the very most.
     watching.chunk_size = 200
-    for kind in WATCHED:
+    for kind in watched(settings):
         labels, fields = label_selector(kind), field_selector(kind, settings)
         if labels is not None:
             watching.label_selectors[_is(kind)] = labels

@@ -22,9 +22,9 @@ from typing import Any, Final
 
 import kopf
 
-from opengpu_operator.handlers.watched import WATCHED, field_selector, label_selector
+from opengpu_operator.handlers.watched import OPTIONAL, field_selector, label_selector, watched
 from opengpu_operator.kube.cache import Cache
-from opengpu_operator.kube.errors import KubeError
+from opengpu_operator.kube.errors import KubeError, NotFound
 from opengpu_operator.kube.gateway import Gateway, Listing
 from opengpu_operator.kube.kinds import CONFIG_MAP, NAMESPACE, Kind
 from opengpu_operator.settings import Settings
@@ -85,7 +85,8 @@ class Informer:
         self._gateway = gateway
         self._cache = cache
         self._observe = observe
-        self._seen: dict[Kind, set[str]] | None = {kind: set() for kind in WATCHED}
+        self._watched = watched(scope.settings)
+        self._seen: dict[Kind, set[str]] | None = {kind: set() for kind in self._watched}
         self._missing: set[str] = set()
         """What the API server has of the kind that is waited for, and kopf hasn't shown yet."""
         self._shown = asyncio.Event()
@@ -103,7 +104,7 @@ class Informer:
 
     def register(self, registry: kopf.OperatorRegistry) -> None:
         """Register a handler for every kind."""
-        for kind in WATCHED:
+        for kind in self._watched:
             self._register(registry, kind)
 
     def _register(self, registry: kopf.OperatorRegistry, kind: Kind) -> None:
@@ -133,7 +134,7 @@ class Informer:
     async def wait(self) -> None:
         """Return once kopf has shown everything that there is; sets ``synced``."""
         started = time.monotonic()
-        for kind in WATCHED:
+        for kind in self._watched:
             await self._wait_for(kind)
         self._seen = None
         self.synced.set()
@@ -147,6 +148,10 @@ class Informer:
                 expected = _uids(listing for _, listing in await self._scope.list(self._gateway, kind))
             except KubeError as error:
                 logger.warning("%s can't be listed: %s", kind.plural, error)
+                if isinstance(error, NotFound) and kind in OPTIONAL:
+                    # The cluster doesn't know the kind: tasks say so, and go on without URLs. Once it is defined,
+                    # kopf begins to watch it.
+                    return
                 await asyncio.sleep(pause)
             else:
                 self._missing = expected - (self._seen or {}).get(kind, set())
@@ -160,7 +165,7 @@ class Informer:
 
     async def audit(self) -> None:
         """Compare what we know with what there is; make good what the watches missed."""
-        for kind in WATCHED:
+        for kind in self._watched:
             try:
                 missed = await self._audit(kind)
             except KubeError as error:

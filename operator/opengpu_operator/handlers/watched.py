@@ -10,6 +10,7 @@ from opengpu_operator.kube.kinds import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
     ENDPOINT_SLICE,
+    HTTP_ROUTE,
     INGRESS,
     JOB,
     NAMESPACE,
@@ -38,9 +39,16 @@ CHILDREN: Final = (
 )
 #: Secrets are missing: the operator may not read any. ConfigMaps of users hold Compose files and data.
 WATCHED: Final = (SOURCE, TASK, *CHILDREN, CONFIG_MAP, NODE, NAMESPACE)
+#: Children of kinds that a cluster may lack, which are watched where the settings choose them.
+OPTIONAL: Final = (HTTP_ROUTE,)
 
 #: Kubernetes puts this one into every namespace.
 _ROOT_CA: Final = "kube-root-ca.crt"
+
+
+def watched(settings: Settings) -> tuple[Kind, ...]:
+    """Return the kinds that are watched."""
+    return (*WATCHED, *(kind for kind in OPTIONAL if kind.kind == settings.routes.kind))
 
 
 def label_selector(kind: Kind) -> str | None:
@@ -48,7 +56,7 @@ def label_selector(kind: Kind) -> str | None:
     if kind == ENDPOINT_SLICE:
         # Kubernetes gives its own slices the labels of their Service, so ours are told by who looks after them.
         return f"{SLICE_MANAGED_BY}={MANAGER}"
-    return f"{MANAGED_BY}={MANAGER}" if kind in CHILDREN else None
+    return f"{MANAGED_BY}={MANAGER}" if kind in {*CHILDREN, *OPTIONAL} else None
 
 
 def field_selector(kind: Kind, settings: Settings) -> str | None:

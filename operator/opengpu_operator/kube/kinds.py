@@ -70,6 +70,8 @@ DEPLOYMENT: Final = Kind("apps", "v1", "deployments", "Deployment")
 JOB: Final = Kind("batch", "v1", "jobs", "Job")
 SERVICE: Final = Kind("", "v1", "services", "Service")
 INGRESS: Final = Kind("networking.k8s.io", "v1", "ingresses", "Ingress")
+#: Of the Gateway API, whose definitions a cluster may lack; used by setting only.
+HTTP_ROUTE: Final = Kind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
 PVC: Final = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
 NETWORK_POLICY: Final = Kind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 CONFIG_MAP: Final = Kind("", "v1", "configmaps", "ConfigMap")
@@ -89,6 +91,7 @@ KINDS: Final = (
     JOB,
     SERVICE,
     INGRESS,
+    HTTP_ROUTE,
     PVC,
     NETWORK_POLICY,
     CONFIG_MAP,

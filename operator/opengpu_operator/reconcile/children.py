@@ -15,11 +15,12 @@ from opengpu_operator.api.errors import Conflict, Transient, Waiting
 from opengpu_operator.api.labels import MANAGED_BY, MANAGER, SPEC_HASH, TASK_UID
 from opengpu_operator.api.reasons import Reason
 from opengpu_operator.kube.cache import Cache
-from opengpu_operator.kube.errors import AlreadyExists, Forbidden, Unprocessable
+from opengpu_operator.kube.errors import AlreadyExists, Forbidden, NotFound, Unprocessable
 from opengpu_operator.kube.gateway import Gateway
 from opengpu_operator.kube.kinds import (
     DEPLOYMENT,
     ENDPOINT_SLICE,
+    HTTP_ROUTE,
     INGRESS,
     JOB,
     NETWORK_POLICY,
@@ -31,13 +32,15 @@ from opengpu_operator.kube.kinds import (
 
 Object = dict[str, Any]
 
+#: What leads to ports.
+ROUTES = frozenset({INGRESS, HTTP_ROUTE})
 #: Workloads come after everything they need: no pod may run before its NetworkPolicy exists.
-_SECOND_WAVE = {DEPLOYMENT, JOB, INGRESS}
-#: Kinds whose whole spec may be changed in place.
-_PATCHABLE = {DEPLOYMENT, ENDPOINT_SLICE, INGRESS, NETWORK_POLICY}
+_SECOND_WAVE = {DEPLOYMENT, JOB, *ROUTES}
+#: Kinds whose whole spec may be changed in place. Services are headless: they have no address to lose.
+_PATCHABLE = {DEPLOYMENT, ENDPOINT_SLICE, NETWORK_POLICY, SERVICE, *ROUTES}
 #: Kinds that a change of the task may make superfluous.
-_PRUNED = {DEPLOYMENT, JOB, INGRESS, SERVICE}
-#: All others keep the form they were made with: changing a volume or a Service would lose data or addresses.
+_PRUNED = {DEPLOYMENT, JOB, SERVICE, *ROUTES}
+#: All others keep the form they were made with: changing a volume would lose data.
 _MENDABLE = {*_PATCHABLE, JOB}
 
 
@@ -108,6 +111,15 @@ class Children:
                     raise Waiting(Reason.NAMESPACE_TERMINATING, "the namespace is being deleted") from error
                 reason = Reason.QUOTA_EXCEEDED if error.quota_exceeded else Reason.FORBIDDEN
                 raise Transient(reason, error.message, retry_after=30) from error
+            except NotFound as error:
+                if kind != HTTP_ROUTE:
+                    raise
+                raise Transient(
+                    Reason.GATEWAY_API_MISSING,
+                    "the cluster doesn't know HTTPRoutes: its owner should install the Gateway API's definitions "
+                    "(gateway.networking.k8s.io/v1) or set settings.routes.kind to Ingress",
+                    retry_after=30,
+                ) from error
             except Unprocessable as error:
                 raise Conflict(
                     Reason.SPEC_REFUSED, f"{kind.kind} {metadata['name']}: {error.message}"

@@ -53,8 +53,9 @@ from opengpu_operator.kube.kinds import (
 from opengpu_operator.reconcile import environment, expiry, gates, pods, terms
 from opengpu_operator.reconcile.call import CallSteps, End
 from opengpu_operator.reconcile.calls import Calls
-from opengpu_operator.reconcile.children import Children, spec_hash
+from opengpu_operator.reconcile.children import ROUTES, Children, spec_hash
 from opengpu_operator.reconcile.draft import Draft
+from opengpu_operator.reconcile.routing import Routing, routing
 from opengpu_operator.reconcile.status import StatusWriter
 from opengpu_operator.reconcile.translations import Translations
 from opengpu_operator.settings import Settings
@@ -74,7 +75,7 @@ class Plan:
     """The file's."""
     children: tuple[tuple[Kind, str, str, str], ...]
     urls: tuple[Url, ...]
-    routed: bool
+    routing: Routing | None
     main: str
     """The component label of the main service's pods."""
     worker: str | None
@@ -309,15 +310,20 @@ class TaskReconciler:
         if plan is None or plan.key != _key(task, source, revision) or self._children.missing(plan.children):
             plan, wanted = await self._planned(task, source, revision)
             self._plans[uid] = plan
+            keep = {child[:3] for child in plan.children}
+            # What lets more people in than the task wants goes first, and no two may lead the same host anywhere.
+            await self._children.prune(uid, keep=keep, kinds=ROUTES)
             await self._children.ensure(wanted)
-            await self._children.prune(uid, keep={child[:3] for child in plan.children})
+            await self._children.prune(uid, keep=keep)
         # Chosen before a crash, it isn't there yet.
         task.status.source_digest = plan.digest
         draft.set(ConditionType.SOURCE_RESOLVED, status=True, reason=Reason.FETCHED, message=plan.digest)
         task.status.urls = list(plan.urls)
         task.status.gpus = plan.gpus
-        if plan.routed:
-            draft.set(ConditionType.ROUTED, status=True, reason=Reason.ROUTED)
+        if (routing := plan.routing) is not None:
+            draft.set(
+                ConditionType.ROUTED, status=routing.status, reason=routing.reason, message=routing.message
+            )
         elif self._settings.routes.domain is None:
             draft.set(
                 ConditionType.ROUTED,
@@ -636,7 +642,7 @@ def _stamped(objects: Iterable[dict[str, Any]], task: Task, revision: str) -> li
     asked = task.spec.model_dump(mode="json", exclude_none=True, include=_SHAPING)
     hashes = {}
     # Ports are routed beside the pods, and Jobs are suspended and resumed in place: neither makes others of them.
-    for kind, beside in ((None, ()), (DEPLOYMENT, ("ports",)), (JOB, ("ports", "suspend"))):
+    for kind, beside in ((None, ()), (DEPLOYMENT, _ROUTING), (JOB, (*_ROUTING, "suspend"))):
         part = {field: value for field, value in asked.items() if field not in beside}
         hashes[kind] = names.digest(revision, json.dumps(part, sort_keys=True))
     made_from = f"{task.status.environment}/{revision}"
@@ -655,8 +661,19 @@ def _stamped(objects: Iterable[dict[str, Any]], task: Task, revision: str) -> li
     return stamped
 
 
+#: What of a task's spec routes alone depend on.
+_ROUTING = ("ports", "port_options", "access")
 #: What of a task's spec its children depend on.
-_SHAPING = {"env", "resources", "services", "ports", "storage", "main_service", "owner", "suspend"}
+_SHAPING = {
+    "env",
+    "resources",
+    "services",
+    *_ROUTING,
+    "storage",
+    "main_service",
+    "owner",
+    "suspend",
+}
 
 
 def _key(task: Task, source: Source | None, revision: str) -> tuple[object, ...]:
@@ -675,7 +692,7 @@ def _plan(
             for obj in wanted
         ),
         urls=tuple(objects.urls),
-        routed=objects.routed,
+        routing=routing(objects),
         main=objects.components[objects.main],
         worker=translation.worker,
         gpus=sum(objects.gpus.values()),

@@ -7,10 +7,11 @@ import pytest
 
 from opengpu_operator.handlers import WATCHED, configure
 from opengpu_operator.handlers.configure import Backoffs
-from opengpu_operator.handlers.watched import CHILDREN
+from opengpu_operator.handlers.watched import CHILDREN, watched
 from opengpu_operator.kube.kinds import (
     CONFIG_MAP,
     ENDPOINT_SLICE,
+    HTTP_ROUTE,
     KINDS,
     NAMESPACE,
     NODE,
@@ -40,6 +41,18 @@ def test_of_child_kinds_only_ours_are_asked_for(kopf_settings, kind):
     selectors = kopf_settings.watching.label_selectors.collect(resource(kind))
     label = "endpointslice.kubernetes.io" if kind == ENDPOINT_SLICE else "app.kubernetes.io"
     assert selectors == ([f"{label}/managed-by=opengpu-operator"] if kind in CHILDREN else [])
+
+
+def test_kinds_that_a_cluster_may_lack_are_watched_by_choice_only(kopf_settings):
+    gateway = {"name": "public", "namespace": "gateways"}
+    chosen = Settings.model_validate({"routes": {"kind": "HTTPRoute", "gateway": gateway}})
+    assert watched(Settings()) == WATCHED
+    assert watched(chosen) == (*WATCHED, HTTP_ROUTE)
+    made = kopf.OperatorSettings()
+    configure(made, chosen)
+    assert made.watching.label_selectors.collect(resource(HTTP_ROUTE)) == [
+        "app.kubernetes.io/managed-by=opengpu-operator"
+    ]
 
 
 def test_a_namesake_in_another_group_is_not_meant(kopf_settings):

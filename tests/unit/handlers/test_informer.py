@@ -9,9 +9,9 @@ import pytest
 from opengpu_operator.handlers import WATCHED, Informer, Scope
 from opengpu_operator.handlers import informer as module
 from opengpu_operator.kube.cache import Cache
-from opengpu_operator.kube.errors import Unavailable
+from opengpu_operator.kube.errors import NotFound, Unavailable
 from opengpu_operator.kube.gateway import Listing
-from opengpu_operator.kube.kinds import CONFIG_MAP, NAMESPACE, NODE, POD, TASK
+from opengpu_operator.kube.kinds import CONFIG_MAP, HTTP_ROUTE, NAMESPACE, NODE, POD, TASK
 from opengpu_operator.settings import NamespaceSettings, Settings
 
 
@@ -213,6 +213,23 @@ async def test_a_change_that_was_missed_is_made_good_and_counted(informer, clust
         assert cache.get(TASK, "ns", "a")["metadata"]["resourceVersion"] == str(60 + times)
         assert informer.behind == {TASK: times}
     assert seen.calls[-1] == (TASK, None, "a")
+
+
+async def test_a_kind_that_the_cluster_lacks_is_said_and_not_waited_for(cache, caplog):
+    class Bare(Cluster):
+        async def list(self, kind, namespace=None, **options):
+            if kind == HTTP_ROUTE:
+                raise NotFound(
+                    "the server could not find the requested resource", code=404, reason="NotFound"
+                )
+            return await super().list(kind, namespace, **options)
+
+    gateway = {"name": "public", "namespace": "gateways"}
+    settings = Settings.model_validate({"routes": {"kind": "HTTPRoute", "gateway": gateway}})
+    informer = Informer(scope=Scope(settings), gateway=Bare(), cache=cache, observe=Seen(cache))
+    await asyncio.wait_for(informer.wait(), 10)
+    assert informer.synced.is_set()
+    assert "httproutes can't be listed" in caplog.text
 
 
 @pytest.mark.usefixtures("no_lag")

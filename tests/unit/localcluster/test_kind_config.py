@@ -10,7 +10,7 @@ import yaml
 from localcluster.nodeconfig import labels
 from localcluster.paths import DEFAULT_NAME
 from localcluster.providers import KIND_CONFIG
-from localcluster.topology import INGRESS_PORT, NODE_PORT, Topology
+from localcluster.topology import INGRESS_PORT, NODE_PORT, TLS_NODE_PORT, Topology, tls_port
 
 _PORT = {"type": "integer", "minimum": 0, "maximum": 65535}
 _STRINGS = {"type": "object", "additionalProperties": {"type": "string"}}
@@ -107,10 +107,7 @@ def test_it_has_the_local_clusters_name_and_nodes() -> None:
 
 def test_the_ingress_is_reached_at_the_same_place_and_from_this_machine_only() -> None:
     mappings = [mapping for node in CONFIG["nodes"] for mapping in node.get("extraPortMappings", [])]
-    expected = {
-        "containerPort": NODE_PORT,
-        "hostPort": INGRESS_PORT,
-        "listenAddress": "127.0.0.1",
-        "protocol": "TCP",
-    }
-    assert mappings == [expected]
+    assert mappings == [
+        {"containerPort": node_port, "hostPort": port, "listenAddress": "127.0.0.1", "protocol": "TCP"}
+        for node_port, port in ((NODE_PORT, INGRESS_PORT), (TLS_NODE_PORT, tls_port(INGRESS_PORT)))
+    ]

@@ -88,7 +88,7 @@ class Job:
             digest="",
             children=(),
             urls=(),
-            routed=False,
+            routing=None,
             main="db",
             worker=None,
             gpus=0,

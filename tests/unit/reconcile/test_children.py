@@ -9,9 +9,9 @@ import pytest
 from opengpu_operator.api.errors import Conflict, Transient, Waiting
 from opengpu_operator.api.labels import MANAGED_BY, MANAGER, SPEC_HASH, TASK_UID
 from opengpu_operator.kube.cache import Cache
-from opengpu_operator.kube.errors import Forbidden, Unavailable, Unprocessable
+from opengpu_operator.kube.errors import Forbidden, NotFound, Unavailable, Unprocessable
 from opengpu_operator.kube.gateway import Gateway
-from opengpu_operator.kube.kinds import DEPLOYMENT, JOB, POD, PVC, SECRET, SERVICE, Kind
+from opengpu_operator.kube.kinds import DEPLOYMENT, HTTP_ROUTE, JOB, POD, PVC, SECRET, SERVICE, Kind
 from opengpu_operator.reconcile.children import Children
 from tests.unit.reconcile.builders import at
 from tests.unit.reconcile.fakes import ApiServer
@@ -138,6 +138,21 @@ async def test_a_refusal_says_what_follows_from_it(api, refusal, error, reason):
     with pytest.raises(error) as caught:
         await process(api).ensure([child(DEPLOYMENT)])
     assert caught.value.reason == reason
+
+
+async def test_a_cluster_without_the_gateway_api_is_told_what_it_lacks(api):
+    api.refusals["create", "HTTPRoute"] = NotFound("the server could not find the requested resource")
+    with pytest.raises(Transient, match="install the Gateway API's definitions") as caught:
+        await process(api).ensure([child(DEPLOYMENT), child(HTTP_ROUTE)])
+    assert caught.value.reason == "GatewayApiMissing"
+    assert api.all(DEPLOYMENT), "what can be made is made"
+
+
+async def test_a_service_gets_the_ports_that_are_asked_for_later(api, cache):
+    children = process(api, cache)
+    await children.ensure([child(SERVICE, spec={"ports": [80]})])
+    assert await children.ensure([child(SERVICE, made_from="two", spec={"ports": [80, 81]})]) == 1
+    assert api.all(SERVICE)[0]["spec"] == {"ports": [80, 81]}
 
 
 async def test_what_differs_is_mended_where_that_may_be(api, cache):
