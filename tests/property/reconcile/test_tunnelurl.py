@@ -45,9 +45,7 @@ def test_a_box_of_any_width(case: tuple[str, list[str]]) -> None:
 
 
 @given(printed(), st.data())
-def test_nothing_is_found_before_the_url_is_whole(
-    case: tuple[str, list[str]], data: st.DataObject
-) -> None:
+def test_nothing_is_found_before_the_url_is_whole(case: tuple[str, list[str]], data: st.DataObject) -> None:
     """Whole lines are looked at only, so what is found in a part of them is what is found in all."""
     url, lines = case
     shown = lines[: data.draw(st.integers(0, len(lines)))]

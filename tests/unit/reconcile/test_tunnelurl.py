@@ -146,5 +146,13 @@ def test_other_lines_between_the_rows_of_a_box() -> None:
 
 def test_one_endless_line_takes_no_longer_than_its_length() -> None:
     """What backtracks would take minutes for these."""
-    for text in ("https://", "a-", "https://a-", "x=", " https://a.trycloudflare.com@", "|https://a", "\x1b["):
+    for text in (
+        "https://",
+        "a-",
+        "https://a-",
+        "x=",
+        " https://a.trycloudflare.com@",
+        "|https://a",
+        "\x1b[",
+    ):
         assert find([text * (256 * 1024 // len(text))]) is None
