@@ -160,7 +160,7 @@ def test_a_job_without_a_call_closes_no_port_of_a_network():
     assert "ports" not in policies[f"{JOB}-network-back"]["ingress"][0]
 
 
-# --- tunnels: https to ask for one, and port 7844 by QUIC or HTTP/2 to keep it ------------------------------------------
+# --- tunnels: https to ask for one, and port 7844 by QUIC or HTTP/2 to keep it ----------------------------------------
 
 
 def reaches(policies, labels, address, port, protocol):

@@ -6,7 +6,6 @@ real one takes to ask for a tunnel) it says what the version of 2022 said, on st
 time; `/quicktunnel` on the first free of cloudflared's metrics ports says the same.
 """
 
-import datetime
 import http.server
 import json
 import os
@@ -19,7 +18,7 @@ WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron")
 
 
 def say(text: str) -> None:
-    moment = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     print(f"{moment} INF {text}", file=sys.stderr)
 
 
