@@ -161,7 +161,7 @@ def test_the_documented_container(operator: Cluster, namespace: str, documented:
     # The tunnel of a container that restarts is another one.
     before = tunnel(operator, namespace, "again")
     again = running(operator, namespace, "again")
-    end = "for process in /proc/[0-9]*; do grep -qa http.server $process/cmdline && kill ${process#/proc/}; done"
+    end = "for process in /proc/[0-9]*; do grep -qa [h]ttp.server $process/cmdline && kill ${process#/proc/}; done"
     operator.try_kubectl(
         "-n", namespace, "exec", again["metadata"]["name"], "-c", "demo", "--", "bash", "-c", end
     )

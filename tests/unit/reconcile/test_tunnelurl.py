@@ -57,8 +57,10 @@ def test_every_file_is_read_and_has_a_source() -> None:
     ],
 )
 def test_a_line_of_somebody_else(line: str) -> None:
-    assert find([line]) in line
-    assert str(find([line])).startswith("https://a")
+    found = find([line])
+    assert found is not None
+    assert found.startswith("https://a")
+    assert found in line
 
 
 @pytest.mark.parametrize(
