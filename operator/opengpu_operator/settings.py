@@ -241,6 +241,16 @@ class AgentSettings(_Section):
     memory_limit: str = "64Mi"
 
 
+class TunnelSettings(_Section):
+    """Cloudflare tunnels that jobs open by themselves."""
+
+    enabled: bool = True
+    """Read the first seconds of what containers print, and put the URL of a quick tunnel into ``status.cftunnel``.
+    Where it is off, the chart doesn't give the operator the right to read logs."""
+    window_seconds: Annotated[int, Field(ge=1, le=600)] = 30
+    """For how long after a container's start its log counts."""
+
+
 class NamespaceSettings(_Section):
     """Where the operator works."""
 
@@ -286,6 +296,7 @@ class Settings(_Section):
     sources: SourceSettings = SourceSettings()
     store: StoreSettings = StoreSettings()
     agent: AgentSettings = AgentSettings()
+    tunnels: TunnelSettings = TunnelSettings()
     namespaces: NamespaceSettings = NamespaceSettings()
     logs: LogSettings = LogSettings()
     reconcile: ReconcileSettings = ReconcileSettings()

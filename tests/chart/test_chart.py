@@ -98,6 +98,7 @@ def test_values_show_the_defaults() -> None:
         ({"routes": {"hostGuard": {"enable": True}}}, "enable"),
         ({"settings": {"pods": {"profile": "privileged"}}}, "profile"),
         ({"settings": {"logs": {"level": "loud"}}}, "level"),
+        ({"settings": {"tunnels": {"windowSeconds": 0}}}, "windowSeconds"),
         ({"settings": {"reconcile": {"workers": 1000}}}, "workers"),
         # What follows from the chart can't be set to something that contradicts it.
         ({"settings": {"namespace": "elsewhere"}}, "namespace"),
@@ -271,6 +272,13 @@ def test_secrets_are_written_and_never_read(helm: Helm) -> None:
         for verb in rule["verbs"]
     }
     assert verbs == {"create", "delete"}
+
+
+def test_logs_are_read_only_for_tunnels(helm: Helm) -> None:
+    log = {"apiGroups": [""], "resources": ["pods/log"], "verbs": ["get"]}
+    assert log in cluster_role(helm.template())
+    without = cluster_role(helm.template({"settings": {"tunnels": {"enabled": False}}}))
+    assert [rule for rule in without if "pods/log" in rule["resources"]] == []
 
 
 def test_no_right_leads_to_others(helm: Helm) -> None:

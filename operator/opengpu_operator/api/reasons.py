@@ -93,6 +93,7 @@ class Reason(StrEnum):
     COMPLETED = "Completed"
     EXPIRED = "Expired"
     MAIN_SERVICE_FAILED = "MainServiceFailed"
+    ROOT_REFUSED = "RootRefused"
     WORKER_REFUSED = "WorkerRefused"
     WORKER_CRASHED = "WorkerCrashed"
     POD_LOST = "PodLost"

@@ -290,6 +290,19 @@ class Url(Model):
     """url of the port."""
 
 
+class Tunnel(Model):
+    """Tunnel is where cftunnel was found: one run of a container."""
+
+    service: Annotated[str, Field(max_length=63)]
+    """service that printed the URL, by its name in DNS, which is its container's too."""
+    pod: Annotated[str, Field(max_length=253)]
+    """pod of the container."""
+    started_at: Timestamp
+    """startedAt is when the container started."""
+    restarts: Annotated[int, Field(ge=0)]
+    """restarts of the container until then."""
+
+
 class Response(Model):
     """Response is one answer."""
 
@@ -362,7 +375,9 @@ class TaskStatus(Model):
     urls: Annotated[list[Url], Field(max_length=64)] = Field(default_factory=list)
     """urls are where the job's ports are reached."""
     cftunnel: Annotated[str | None, Field(max_length=2048)] = None
-    """cftunnel is the URL of a Cloudflare tunnel that one of the containers opened."""
+    """cftunnel is the URL of a Cloudflare tunnel that one of the containers opened in its first seconds."""
+    tunnel: Tunnel | None = None
+    """tunnel is where cftunnel was found; both go when that container restarts or ends."""
     attempts: Annotated[int, Field(ge=0)] = 0
     """attempts is how often the task was tried."""
     busy_attempts: Annotated[int | None, Field(ge=0)] = None

@@ -174,8 +174,13 @@ class Gateway(Protocol):
         since: str | None = None,
         limit_bytes: int | None = None,
         previous: bool = False,
+        timestamps: bool = False,
     ) -> bytes:
-        """Return (the last ``tail`` lines of) a container's log, from time ``since`` on, at most ``limit_bytes``."""
+        """Return (the last ``tail`` lines of) a container's log, from time ``since`` on, at most ``limit_bytes``.
+
+        ``timestamps``: each line begins with the time at which it was printed. Tried only once: nobody waits for a
+        log, and a kubelet that is away is no reason to use up the retries of those who can be helped.
+        """
         ...
 
 
@@ -452,6 +457,7 @@ class HttpGateway:
         since: str | None = None,
         limit_bytes: int | None = None,
         previous: bool = False,
+        timestamps: bool = False,
     ) -> bytes:
         """See :class:`Gateway`."""
         query = {"container": container}
@@ -463,7 +469,10 @@ class HttpGateway:
             query["limitBytes"] = str(limit_bytes)
         if previous:
             query["previous"] = "true"
-        return await self._request("get", POD, POD.path(namespace, name, "log"), query=query)
+        if timestamps:
+            query["timestamps"] = "true"
+        path = POD.path(namespace, name, "log")
+        return await self._request("get", POD, path, query=query, retries=0)
 
     async def _json(
         self,
@@ -492,6 +501,7 @@ class HttpGateway:
         body: Any = None,
         content_type: str = _JSON,
         accept: str = _JSON,
+        retries: int = _RETRIES,
     ) -> bytes:
         """Send a request until there is an answer that is worth returning or raising."""
         url = f"{self._base}{path}?{urlencode(query)}" if query else f"{self._base}{path}"
@@ -499,13 +509,13 @@ class HttpGateway:
         headers = {"Accept": accept}
         if data is not None:
             headers["Content-Type"] = content_type
-        retries = 0
+        tries = 0
         while True:
             try:
                 async with self._in_flight:
                     answer = await self._send(verb, kind, url, data, headers)
             except (TooManyRequests, Unavailable) as error:
-                wait = self._wait(error, verb, retries)
+                wait = self._wait(error, verb, tries) if tries < retries else None
                 if wait is None or not self._budget.spend():
                     raise
             except KubeError:
@@ -515,19 +525,17 @@ class HttpGateway:
             else:
                 self._budget.earn()
                 return answer
-            retries += 1
+            tries += 1
             await self._sleep(wait)
 
-    def _wait(self, error: KubeError, verb: str, retries: int) -> float | None:
+    def _wait(self, error: KubeError, verb: str, tries: int) -> float | None:
         """Return how long to wait before the same request is sent again; None if it isn't."""
-        if retries >= _RETRIES:
-            return None
         if isinstance(error, TooManyRequests):
             # It was turned away before it did anything, so any verb may be sent again.
             return error.retry_after * (1 + self._rand()) if error.retry_after <= _LONGEST_WAIT else None
         if verb == "create" and not isinstance(error.__cause__, aiohttp.ClientConnectorError):
             return None
-        return 0.1 * 2.0**retries * (1 + self._rand())
+        return 0.1 * 2.0**tries * (1 + self._rand())
 
     async def _send(
         self, verb: str, kind: Kind, url: str, data: bytes | None, headers: dict[str, str]

@@ -31,6 +31,7 @@ from opengpu_operator.reconcile.reports import Reports
 from opengpu_operator.reconcile.source import SourceReconciler
 from opengpu_operator.reconcile.task import TaskReconciler
 from opengpu_operator.reconcile.translations import Translations
+from opengpu_operator.reconcile.tunnels import Tunnels
 from opengpu_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -73,6 +74,13 @@ class App:
         self._tasks_by_uid: dict[str, tuple[str, str]] = {}
         self.calls = Calls(store=store, changed=self._call_changed, clock=clock)
         translations = Translations(gateway=gateway, cache=cache)
+        self._tunnels = Tunnels(
+            settings=settings.tunnels,
+            gateway=gateway,
+            cache=cache,
+            changed=self._tunnel_found,
+            clock=clock,
+        )
         self._tasks = TaskReconciler(
             settings=settings,
             gateway=gateway,
@@ -80,6 +88,7 @@ class App:
             recorder=recorder,
             calls=self.calls,
             translations=translations,
+            tunnels=self._tunnels,
             counted=self._source_counts,
             store_key=store_key,
             resolvers=resolvers,
@@ -236,6 +245,11 @@ class App:
         else:
             self.queue.add((_SWEEP, namespace, uid))
 
+    def _tunnel_found(self, uid: str) -> None:
+        task = self._tasks_by_uid.get(uid)
+        if task is not None:
+            self.queue.add((TASK.plural, *task))
+
     # --- work -----------------------------------------------------------------------------------------------------
 
     async def _reconcile(self, key: Key) -> float | None:
@@ -263,9 +277,10 @@ class App:
         return None
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Work until ``stop``: the queue's workers, the store's feed and the resync tick."""
+        """Work until ``stop``: the queue's workers, the readers of logs, the store's feed and the resync tick."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self.queue.run(stop))
+            group.create_task(self._tunnels.run(stop))
             endless = [group.create_task(self.calls.follow()), group.create_task(self._resync())]
             await stop.wait()
             for task in endless:

@@ -22,6 +22,8 @@ _START_ERRORS = {
     "CreateContainerError",
     "RunContainerError",
 }
+#: What the kubelet says of an image that would run as root, or may (verifyRunAsNonRoot), in a pod that must not.
+_ROOT_REFUSALS = ("runAsNonRoot", "non-root policy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +127,13 @@ def _container_problem(pod: Object) -> Problem | None:
         where = f"{component(pod)}/{container['name']}"
         if reason in _PULL_ERRORS:
             return Problem(reason=Reason.IMAGE_PULL_FAILED, message=f"{where}: {reason}: {message}")
+        if reason == "CreateContainerConfigError" and any(words in message for words in _ROOT_REFUSALS):
+            return Problem(
+                reason=Reason.ROOT_REFUSED,
+                message=f"{where} would run as root, which this cluster lets no container do "
+                "(settings.pods.profile: restricted): give the service a user: other than 0, or an image whose USER "
+                f"is such a number: {message}",
+            )
         if reason in _START_ERRORS:
             last = container.get("lastState", {}).get("terminated") or {}
             how = (
@@ -137,6 +146,7 @@ def _container_problem(pod: Object) -> Problem | None:
 
 
 _ORDER = (
+    Reason.ROOT_REFUSED,
     Reason.QUOTA_EXCEEDED,
     Reason.FORBIDDEN,
     Reason.NO_NODE_FITS,

@@ -58,6 +58,7 @@ from opengpu_operator.reconcile.draft import Draft
 from opengpu_operator.reconcile.routing import Routing, routing
 from opengpu_operator.reconcile.status import StatusWriter
 from opengpu_operator.reconcile.translations import Translations
+from opengpu_operator.reconcile.tunnels import Tunnels
 from opengpu_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -97,6 +98,7 @@ class TaskReconciler:
         recorder: Recorder,
         calls: Calls,
         translations: Translations,
+        tunnels: Tunnels,
         counted: Callable[[str, str], None],
         store_key: Callable[[], bytes],
         resolvers: list[str],
@@ -110,6 +112,7 @@ class TaskReconciler:
             TASK, gateway=gateway, cache=cache, recorder=recorder, event_type=_event_type
         )
         self._translations = translations
+        self._tunnels = tunnels
         self._counted = counted
         self._store_key = store_key
         self._resolvers = resolvers
@@ -142,6 +145,7 @@ class TaskReconciler:
         """Drop what is remembered of a task that is gone."""
         self._plans.pop(uid, None)
         self._starting.pop(uid, None)
+        self._tunnels.forget(uid)
 
     async def reconcile(self, namespace: str, name: str) -> float | None:
         """Take a task's next steps; return after how many seconds to look again, None for only on events."""
@@ -399,6 +403,7 @@ class TaskReconciler:
         own_pods = [obj for kind, obj in children if kind == POD]
         jobs = [obj for kind, obj in children if kind == JOB]
         await self._lift(own_pods, jobs)
+        self._tunnels.observe(task, own_pods, main=plan.main)
         if task.spec.suspend:
             self._suspended(draft)
             return None
@@ -419,6 +424,10 @@ class TaskReconciler:
         )
         if restarted is not None:
             await self._replace(restarted, draft)
+        if summary.problem is not None and summary.problem.reason is Reason.ROOT_REFUSED:
+            # The kubelet tries again for ever, and always with the same image.
+            end = End(reason=summary.problem.reason, message=summary.problem.message, failed=True)
+            return self._end(task, draft, end)
         if task.spec.is_call:
             step = await self._call.follow(task, draft, own_pods)
             return self._end(task, draft, step) if isinstance(step, End) else step
@@ -546,6 +555,7 @@ class TaskReconciler:
             draft.ready(end.reason, end.message)
         # What is about to be removed is no longer there to be reached.
         status.urls = []
+        status.cftunnel = status.tunnel = None
         for name in (ConditionType.AVAILABLE, ConditionType.SCHEDULED, ConditionType.ROUTED):
             draft.drop(name)
         return 0
@@ -560,6 +570,7 @@ class TaskReconciler:
         if removed:
             logger.info("removed %d children of %s", removed, task.metadata.name)
         self._plans.pop(task.metadata.uid, None)
+        self._tunnels.forget(task.metadata.uid)
         due = expiry.removal_at(task)
         if due is None:
             return None

@@ -1,5 +1,7 @@
 """What a job's pods may reach and who may reach them."""
 
+from ipaddress import ip_address, ip_network
+
 import pytest
 
 from opengpu_operator.api.translation import Port
@@ -156,3 +158,62 @@ def test_a_job_that_is_wholly_cut_off_has_no_way_out():
 def test_a_job_without_a_call_closes_no_port_of_a_network():
     policies = separated(call=False)["NetworkPolicy"]
     assert "ports" not in policies[f"{JOB}-network-back"]["ingress"][0]
+
+
+# --- tunnels: https to ask for one, and port 7844 by QUIC or HTTP/2 to keep it ----------------------------------------
+
+
+def reaches(policies, labels, address, port, protocol):
+    """Return whether a pod with these labels may send to an address outside, by the policies that select it."""
+
+    def selects(selector):
+        absent = [item["key"] for item in selector.get("matchExpressions", [])]
+        return selector["matchLabels"].items() <= labels.items() and not set(absent) & set(labels)
+
+    def allows(rule):
+        blocks = [peer["ipBlock"] for peer in rule.get("to", []) if "ipBlock" in peer]
+        to = any(
+            ip_address(address) in ip_network(block["cidr"])
+            and not any(ip_address(address) in ip_network(part) for part in block.get("except", []))
+            for block in blocks
+        )
+        ports = rule.get("ports")
+        return to and (
+            ports is None
+            or any(
+                item["protocol"] == protocol and item["port"] <= port <= item.get("endPort", item["port"])
+                for item in ports
+            )
+        )
+
+    return any(allows(rule) for spec in policies if selects(spec["podSelector"]) for rule in spec["egress"])
+
+
+@pytest.mark.parametrize("call", [True, False], ids=["call", "job"])
+@pytest.mark.parametrize("split", [True, False], ids=["networks", "one network"])
+@pytest.mark.parametrize(("port", "protocol"), [(443, "TCP"), (7844, "TCP"), (7844, "UDP")])
+def test_a_tunnel_gets_out_to_the_internet_alone(call, split, port, protocol):
+    if split:
+        policies = separated(call=call)["NetworkPolicy"].values()
+        labels = separated(call=call)["Deployment" if call else "Job"]
+        labels = next(
+            workload["template"]["metadata"]["labels"]
+            for name, workload in labels.items()
+            if name.endswith("-proxy")
+        )
+    else:
+        policies = [policy(call=call)]
+        labels = {"opengpu.network/job": JOB_ID}
+    # Cloudflare's edge, by both of its families.
+    for address in ("198.41.192.7", "2606:4700:a0::1"):
+        assert reaches(policies, labels, address, port, protocol)
+    for address in ("10.1.2.3", "192.168.0.1", "169.254.169.254", "100.64.0.1", "fd00::1", "fe80::1"):
+        assert not reaches(policies, labels, address, port, protocol)
+
+
+@pytest.mark.parametrize(("port", "protocol"), [(443, "TCP"), (7844, "TCP"), (7844, "UDP")])
+def test_a_service_of_internal_networks_gets_no_tunnel(port, protocol):
+    found = separated()
+    labels = found["Deployment"][f"{JOB}-db"]["template"]["metadata"]["labels"]
+    for address in ("198.41.192.7", "2606:4700:a0::1"):
+        assert not reaches(found["NetworkPolicy"].values(), labels, address, port, protocol)

@@ -302,6 +302,15 @@ async def test_a_log_is_bytes(gateway, server):
         "/api/v1/namespaces/ns/pods/a/log?container=main&tailLines=10&sinceTime=2026-01-01T00:00:00Z"
         "&limitBytes=99&previous=true"
     )
+    await gateway.pod_log("ns", "a", container="main", timestamps=True)
+    assert server.asked[1][1] == "/api/v1/namespaces/ns/pods/a/log?container=main&timestamps=true"
+
+
+async def test_a_log_is_asked_for_once(gateway, server):
+    server.answers = [(500, {"message": "dial tcp 10.0.0.7:10250: connection refused"}, {})]
+    with pytest.raises(Unavailable, match="refused"):
+        await gateway.pod_log("ns", "a", container="main")
+    assert len(server.asked) == 1
 
 
 async def test_outside_of_a_cluster_a_kubeconfig_is_needed(monkeypatch):

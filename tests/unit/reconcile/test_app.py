@@ -14,6 +14,7 @@ import pytest
 
 from gpux.client import StoreClient
 from opengpu_operator.api.labels import MANAGED_BY, MANAGER, SOURCE_IN_USE_FINALIZER, TASK_UID
+from opengpu_operator.api.task import Task
 from opengpu_operator.compose.client import TranslatorClient
 from opengpu_operator.kube.cache import Cache
 from opengpu_operator.kube.events import Recorder
@@ -79,6 +80,8 @@ class Cluster:
         """(kind, name, reason of Ready) of each status that was written"""
         self.tasks: list[dict[str, Any]] = []
         self.released: list[str] = []
+        self.log = b""
+        """Of every container."""
 
     async def replace_status(
         self, kind: Kind, namespace: str, name: str, status: dict[str, Any], *, uid: str, **_: object
@@ -94,6 +97,9 @@ class Cluster:
         assert patch["metadata"]["finalizers"] == []
         self.released.append(name)
         return obj(name, namespace=namespace, spec={"suspend": True})
+
+    async def pod_log(self, *_: object, **__: object) -> bytes:
+        return self.log
 
     async def list(self, kind: Kind, namespace: str | None = None) -> Listing:
         assert kind == TASK
@@ -421,3 +427,19 @@ def test_a_node_wakes_those_that_wait_for_one(seen, reason, woken):
     keys.now.clear()
     operator.see(NODE, "ADDED", obj("node-a", namespace="", status={"allocatable": {"cpu": "2"}}))
     assert keys.now == woken
+
+
+@jumping
+async def test_a_tunnel_that_is_found_has_its_task_looked_at_again():
+    operator, reconciled = Operator(), []
+    started = "2026-03-01T12:00:00Z"
+    operator.cluster.log = f"{started} https://a-b.trycloudflare.com\n".encode()
+    operator.see(NAMESPACE, None, space())
+    operator.see(TASK, None, task())
+    state = {"name": "web", "restartCount": 0, "state": {"running": {"startedAt": started}}}
+    pod = obj("web", spec={"nodeName": "a"}, status={"containerStatuses": [state]})
+    async with operator.running():
+        operator.app.queue.observe = lambda key, *_: reconciled.append(key)
+        operator.app._tunnels.observe(Task.model_validate(task()), [pod], main="web")
+        await operator.settle()
+        assert reconciled == [TASK_KEY]

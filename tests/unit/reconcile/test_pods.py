@@ -35,6 +35,28 @@ def test_addresses_are_those_of_pods_that_run_or_will() -> None:
     assert found == {"web": ["10.0.0.1", "fd00::1", "10.0.0.2"], "new": []}
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        'container has runAsNonRoot and image will run as root (pod: "a_b(c)", container: web)',
+        "container has runAsNonRoot and image has non-numeric user (app), cannot verify user is non-root",
+        "container's runAsUser breaks non-root policy",
+    ],
+)
+def test_an_image_that_wants_to_be_root_is_named_before_all_else(message: str) -> None:
+    """The sentences are those of the kubelet's verifyRunAsNonRoot."""
+    refused = [
+        {"name": "web", "state": {"waiting": {"reason": "CreateContainerConfigError", "message": message}}}
+    ]
+    never = pod("db", gpus=9, node=None)
+    problem = summarise([never, pod(ready=False, containerStatuses=refused)], nodes=[node()]).problem
+    assert problem is not None
+    assert problem.reason is Reason.ROOT_REFUSED
+    assert problem.message.startswith("web/web would run as root")
+    assert "user:" in problem.message
+    assert message in problem.message
+
+
 def test_pods_on_their_way_out_do_not_count() -> None:
     assert summarise([pod("web", metadata={"deletionTimestamp": at(0)})], nodes=[]).total == 0
 
@@ -85,6 +107,11 @@ def test_pods_on_their_way_out_do_not_count() -> None:
             ),
             Reason.CONTAINER_FAILING,
             "last exit code 137, OOMKilled",
+        ),
+        (
+            pod(ready=False, containerStatuses=waiting("CreateContainerConfigError")),
+            Reason.CONTAINER_FAILING,
+            "CreateContainerConfigError: why",
         ),
     ],
 )

@@ -23,7 +23,8 @@ from opengpu_operator.reconcile.attempt import DELIVERY_GRACE
 from opengpu_operator.reconcile.calls import Calls
 from opengpu_operator.reconcile.task import TaskReconciler
 from opengpu_operator.reconcile.translations import Translations
-from opengpu_operator.settings import Settings
+from opengpu_operator.reconcile.tunnels import Tunnels
+from opengpu_operator.settings import Settings, TunnelSettings
 from tests.support.jobs import service, translation, worker
 from tests.unit.reconcile.builders import NOW, at, pod, source, terminated
 from tests.unit.reconcile.fakes import ApiServer, Clock, Events, Store
@@ -85,6 +86,13 @@ class Operator:
         gateway = cast("Gateway", world.api)
         self.calls = Calls(store=cast("StoreClient", world.store), changed=lambda *_: None, clock=world.clock)
         self.calls.since = NOW - timedelta(hours=1)
+        self.tunnels = Tunnels(
+            settings=TunnelSettings(),
+            gateway=gateway,
+            cache=self.cache,
+            changed=lambda _: None,
+            clock=world.clock,
+        )
         self.tasks = TaskReconciler(
             settings=Settings.model_validate({"routes": {"domain": "gpux.example"}}),
             gateway=gateway,
@@ -92,6 +100,7 @@ class Operator:
             recorder=cast("Recorder", world.events),
             calls=self.calls,
             translations=Translations(gateway=gateway, cache=self.cache),
+            tunnels=self.tunnels,
             counted=lambda *_: None,
             store_key=lambda: b"a key of sixteen bytes or more",
             resolvers=["10.96.0.10"],
@@ -406,3 +415,76 @@ async def test_a_crashed_worker_and_a_store_that_is_away_end_nothing(world):
     operator.calls.since = world.clock.now - DELIVERY_GRACE
     await operator.run()
     assert world.status["endReason"] == "WorkerCrashed"
+
+
+# --- tunnels ----------------------------------------------------------------------------------------------------------
+
+
+async def with_tunnel(world: World) -> Operator:
+    """Return an operator whose job has opened a tunnel, which is in its status."""
+    operator = await started(world, BATCH)
+    state = {"name": "main", "restartCount": 0, "state": {"running": {"startedAt": at(0)}}}
+    world.run_pod("main", containerStatuses=[state])
+    world.run_pod("side")
+    operator.see()
+    await operator.run()
+    assert "cftunnel" not in world.status
+    (look,) = operator.tunnels._looks[UID].values()
+    look.url = "https://a-b.trycloudflare.com"
+    world.api.asked.clear()
+    await operator.run()
+    return operator
+
+
+async def test_a_tunnel_costs_one_write(world):
+    operator = await with_tunnel(world)
+    assert world.status["cftunnel"] == "https://a-b.trycloudflare.com"
+    assert world.status["tunnel"]["service"] == "main"
+    assert world.api.asked == {("status", "OpenGPUTask"): 1}
+    await operator.run()
+    await Operator(world).run()
+    assert writes(world) == 1
+
+
+async def test_a_tunnel_goes_with_the_pods_of_a_task_that_is_suspended(world):
+    operator = await with_tunnel(world)
+    task = world.api.objects[TASK, "team", "ask"]
+    world.api.change(TASK, "team", "ask", spec={**task["spec"], "suspend": True})
+    gone = world.api.objects.pop((POD, "team", "j-x-main"))["metadata"]
+    operator.cache.drop(POD, "team", gone["name"], gone["uid"])
+    operator.see()
+    await operator.run()
+    assert not {"cftunnel", "tunnel"} & set(world.status)
+
+
+async def test_a_tunnel_goes_with_the_end_of_its_task(world):
+    operator = await with_tunnel(world)
+    finish(world, "main", seconds=5)
+    operator.see()
+    await operator.run()
+    assert world.reason("Complete") == "Completed"
+    assert not {"cftunnel", "tunnel"} & set(world.status)
+    await operator.run()
+    assert operator.tunnels._looks == {}
+
+
+# --- images that want to be root --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("content", "spec"), [(CALL, {"functionName": "read"}), (BATCH, {})])
+async def test_an_image_that_wants_to_be_root_ends_its_task(world, content, spec):
+    operator = await started(world, content, **spec)
+    component = "worker" if spec else "side"
+    why = {
+        "reason": "CreateContainerConfigError",
+        "message": "container has runAsNonRoot and image will run as root",
+    }
+    world.run_pod(component, ready=False, containerStatuses=[{"name": component, "state": {"waiting": why}}])
+    operator.see()
+    await operator.run()
+    assert world.reason("Failed") == world.reason("Stalled") == world.status["endReason"] == "RootRefused"
+    (failed,) = [entry for entry in world.status["conditions"] if entry["type"] == "Failed"]
+    assert f"{component}/{component} would run as root" in failed["message"]
+    assert world.events.reasons == ["RootRefused"]
+    await operator.run()
+    assert world.api.all(JOB) == world.api.all(DEPLOYMENT) == []
