@@ -66,7 +66,7 @@ def _references(shelves: Shelves, retention: Retention) -> int:
                     if used is not None and shelves.clock() - used > retention.unused:
                         ended += shelves.let_go(namespace, reference, sha1)
         if ended:
-            shelves.disk.sync_directory(f"{layout.references}/{namespace}/{reference}")
+            shelves.sync([f"{layout.references}/{namespace}/{reference}"])
         if next(layout.referred(namespace, reference), None) is None:
             shelves.remove_folder(namespace, reference)
         count += ended
@@ -101,8 +101,7 @@ def _entries(shelves: Shelves, namespace: str, retention: Retention, *, named: _
             if not os.path.lexists(f"{folders[0]}/{sha1}"):
                 shelves.disk.unlink(f"{folders[1]}/{sha256}")
     if count or changed:
-        for folder in folders:
-            shelves.disk.sync_directory(folder)
+        shelves.sync(folders)
     return count
 
 
@@ -151,5 +150,5 @@ def _contents(shelves: Shelves, named: _Seen) -> tuple[int, int]:
                 shelves.count(-1, -length)
             objects, size = objects + 1, size + length
         if objects > before:
-            shelves.disk.sync_directory(f"{layout.contents}/{fan}")
+            shelves.sync([f"{layout.contents}/{fan}"])
     return objects, size
