@@ -1,4 +1,4 @@
-"""The way from outside into a job's storage: questions wait here until the job's agent asks, and its bytes pass through.
+"""The way from outside into a job's storage: questions wait here for the job's agent, whose bytes pass through.
 
 So a job's pod has no open port, and the store keeps nothing of what passes. All of it is in memory: who waits when the
 store ends asks again.
