@@ -7,10 +7,14 @@ one that leaked is of no use from outside. What is hosted is strangers' content:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
+from functools import partial
 from urllib.parse import parse_qs
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
 
 from gpux import tokens
 from gpux.blobs import PUBLIC
@@ -29,23 +33,36 @@ _UNAUTHORISED = {"WWW-Authenticate": "Bearer"}
 #: On every answer. No browser makes a page of it, runs anything of it, or tells others its address, which may have a
 #: token in it; and no page of another site can read it: there is no CORS here, programs don't need it.
 HEADERS = {
-    "Cache-Control": "private, no-store",
+    # Kept by whom it was sent to, and asked for again each time: a token's check is not to be skipped.
+    "Cache-Control": "private, no-cache",
     "Content-Security-Policy": "sandbox; default-src 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-#: Besides, on contents. Caches may keep what a hash names for ever, but not in front of the check of a token.
-CONTENT_HEADERS = {**HEADERS, "Cache-Control": "private, max-age=31536000", "Content-Disposition": "attachment"}
 
 
 class Outsider(web.BaseRequest):
-    """A request from outside, whose every answer has the headers above."""
+    """A request from outside, whose every answer has the headers above, and is a file to keep if it is no JSON."""
 
-    async def _prepare_hook(self, resp: web.StreamResponse) -> None:
+    @classmethod
+    def made(
+        cls,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        writer: AbstractStreamWriter,
+        task: asyncio.Task[None],
+    ) -> Outsider:
+        """Make one; what `web.Server` wants as a factory."""
+        return cls(message, payload, protocol, writer, task, asyncio.get_running_loop())
+
+    async def _prepare_hook(self, response: web.StreamResponse) -> None:
         for name, value in HEADERS.items():
-            resp.headers.setdefault(name, value)
+            response.headers.setdefault(name, value)
+        if response.content_type != "application/json":
+            response.headers.setdefault("Content-Disposition", "attachment")
 
 
 def outsider(key: Callable[[], bytes]) -> Callable[[web.BaseRequest], tokens.Claims]:
@@ -99,14 +116,13 @@ class ExternalApi:
     async def _download(self, context: Context) -> web.StreamResponse:
         name = context.hash
         for namespace in _places(context.claims, name):
-            found = await self._transfer.find(namespace, name)
-            if found is None:
-                continue
-            blob, content = found
-            try:
-                return await self._transfer.send(context.request, blob, content, headers=CONTENT_HEADERS)
-            finally:
-                content.close()
+            found = await self._transfer.in_thread(partial(self._transfer.blobs.open, namespace, name))
+            if found is not None:
+                blob, content = found
+                try:
+                    return await self._transfer.send(context.request, blob, content)
+                finally:
+                    content.close()
         raise HttpError(404, "no such file")
 
     async def _upload(self, context: Context) -> web.StreamResponse:
@@ -122,4 +138,3 @@ def _places(claims: tokens.Claims, name: FileHash) -> list[str]:
         return [claims.namespace] if name == FileHash("sha1", claims.hash) else []
     # Nobody in particular, or a link to something that is no file.
     return [PUBLIC]
-

@@ -467,9 +467,7 @@ def secret_of(world: World, end: str) -> dict[str, Any]:
 
 
 def claims_of(world: World, end: str) -> tokens.Claims:
-    return tokens.verify(
-        b"a key of sixteen bytes or more", secret_of(world, end)["token"], now=NOW.timestamp
-    )
+    return tokens.verify(b"a key of sixteen bytes or more", secret_of(world, end)["token"], now=NOW.timestamp)
 
 
 @pytest.mark.parametrize(("asked", "public"), [("Links", False), ("Public", True)])
