@@ -186,6 +186,15 @@ class VolumeClass(_Section):
     """None: the cluster's default class."""
 
 
+class ExternalSettings(_Section):
+    """Files that are fetched from outside the cluster, where the chart's ``store.external`` lets that in at all."""
+
+    allowed: Literal["Off", "Links", "Public"] = "Links"
+    """The most that a task can have. Public: whoever knows a file's hash can fetch it, as in GPUX itself."""
+    grace_seconds: Annotated[int, Field(ge=0)] = 24 * 3600
+    """How long after its expiry a task's files can still be fetched with what it was given."""
+
+
 class StorageSettings(_Section):
     """Volumes."""
 
@@ -197,6 +206,7 @@ class StorageSettings(_Section):
     """NodeLocal: ReadWriteOnce per namespace, owner and environment. Shared: ReadWriteMany per namespace and owner."""
     volumes: VolumeClass = VolumeClass(size="20Gi")
     """Volumes that Compose files name."""
+    external: ExternalSettings = ExternalSettings()
 
 
 class TaskSettings(_Section):
@@ -231,6 +241,8 @@ class StoreSettings(_Section):
     pod_labels: dict[str, str] = Field(default_factory=lambda: {"app.kubernetes.io/component": "store"})
     """Which pods agents may reach, in NetworkPolicies."""
     port: int = 8080
+    external_url: str | None = None
+    """As it is reached from outside the cluster; None where it isn't."""
 
 
 class AgentSettings(_Section):
@@ -239,6 +251,9 @@ class AgentSettings(_Section):
     image: str = "opengpu-agent:latest"
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] = "IfNotPresent"
     memory_limit: str = "64Mi"
+    on_restart: Literal["Replace", "Report"] = "Replace"
+    """What follows when an agent's container restarted, by which /gpux_api died in the pod: the pod is replaced, or it
+    is only said. Report is for jobs that would lose more with their pod than with their socket."""
 
 
 class TunnelSettings(_Section):

@@ -55,6 +55,7 @@ MATRIX: dict[str, dict[str, Any]] = {
             "persistence": {"size": "1Ti", "storageClass": "fast", "keep": False},
             "nodeSelector": {"disk": "ssd"},
             "podAnnotations": {"a": "b"},
+            "external": {"enabled": True, "host": "files.example.org", "ingress": {"className": "nginx"}},
         },
     },
     "settings of a GPU cluster": {

@@ -453,3 +453,64 @@ def test_notes(helm: Helm) -> None:
     notes = done.stdout.partition("NOTES:")[2]
     assert "settings.routes.domain isn't set" in notes
     assert "kubectl get ogs,ogt" in notes
+
+
+FILES = {"store": {"external": {"enabled": True}}, "settings": {"routes": {"domain": "gpux.example.org"}}}
+
+
+def test_files_are_not_reachable_from_outside_by_default(helm: Helm, tmp_path: Path) -> None:
+    rendered = helm.template()
+    assert settings_of(rendered, tmp_path).store.external_url is None
+    assert rendered.of("Ingress") == []
+    ports = [port["port"] for port in rendered.get("Service", "opengpu-store")["spec"]["ports"]]
+    assert ports == [8080, 9090]
+    (container,) = rendered.pod_specs()["opengpu-store"]["containers"]
+    assert not [option for option in container["command"] if option.startswith("--external")]
+
+
+@pytest.mark.parametrize(
+    ("values", "url"),
+    [
+        ({}, "http://files.gpux.example.org"),
+        ({"settings": {"routes": {"scheme": "https"}}}, "https://files.gpux.example.org"),
+        ({"settings": {"routes": {"externalPort": 8443}}}, "http://files.gpux.example.org:8443"),
+        ({"store": {"external": {"host": "f.example.net"}}}, "http://f.example.net"),
+    ],
+)
+def test_the_way_to_files_from_outside(helm: Helm, tmp_path: Path, values: dict[str, Any], url: str) -> None:
+    given = {
+        "store": {"external": FILES["store"]["external"] | values.get("store", {}).get("external", {})},
+        "settings": {"routes": FILES["settings"]["routes"] | values.get("settings", {}).get("routes", {})},
+    }
+    rendered = helm.template(given)
+    assert settings_of(rendered, tmp_path).store.external_url == url
+    (container,) = rendered.pod_specs()["opengpu-store"]["containers"]
+    assert {"--external-listen=0.0.0.0:8081", f"--external-url={url}"} <= set(container["command"])
+    (ingress,) = rendered.of("Ingress")
+    (rule,) = ingress["spec"]["rules"]
+    assert rule["host"] == url.partition("://")[2].partition(":")[0]
+    (path,) = rule["http"]["paths"]
+    backend = path["backend"]["service"]
+    service = rendered.get("Service", backend["name"])["spec"]
+    port = {port["name"]: port["port"] for port in service["ports"]}[backend["port"]["name"]]
+    assert port == 8081
+    assert ("tls" in ingress["spec"]) == url.startswith("https")
+    assert "secretName" not in str(ingress["spec"])
+
+
+def test_only_the_ingress_controller_reaches_the_external_port(helm: Helm) -> None:
+    policy = helm.template(FILES).get("NetworkPolicy", "opengpu-store")["spec"]
+    rules = {rule["ports"][0]["port"]: rule for rule in policy["ingress"]}
+    (peer,) = rules["external"]["from"]
+    assert peer == {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "ingress-system"}}}
+
+
+def test_files_need_a_host(helm: Helm) -> None:
+    assert "store.external.host" in helm.refusal({"store": {"external": {"enabled": True}}})
+
+
+def test_the_ingress_may_be_ones_own(helm: Helm) -> None:
+    values = {
+        "store": {"external": {"enabled": True, "host": "f.example.net", "ingress": {"enabled": False}}}
+    }
+    assert helm.template(values).of("Ingress") == []

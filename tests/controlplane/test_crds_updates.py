@@ -39,6 +39,9 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("publish", {**CALL, "publish": ACCOUNT}, {"publish": None}),
     ("confirm", {**CALL, "confirm": {"responseId": "1"}}, {"confirm": {"responseId": "2"}}),
     ("confirm", {**CALL, "confirm": {"responseId": "1"}}, {"confirm": None}),
+    ("storage", JOB, {"storage": {"external": "Links"}}),
+    ("storage", {**JOB, "storage": {"external": "Links"}}, {"storage": {"external": "Public"}}),
+    ("storage", {**JOB, "storage": {"external": "Links"}}, {"storage": None}),
 ]
 
 ALLOWED: list[tuple[dict[str, Any], dict[str, Any]]] = [
@@ -50,6 +53,7 @@ ALLOWED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (JOB, {"resources": {"memory": "1Gi"}}),
     (JOB, {"services": {"web": {"resources": {"cpu": "1"}}}}),
     (JOB, {"storage": {"jobSize": "1Gi"}}),
+    ({**JOB, "storage": {"external": "Links"}}, {"storage": {"external": "Links", "jobSize": "1Gi"}}),
     (JOB, {"mainService": "web"}),
     (JOB, {"suspend": True}),
     ({**JOB, "suspend": True}, {"suspend": None}),

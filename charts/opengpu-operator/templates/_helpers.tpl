@@ -46,6 +46,23 @@ helm.sh/chart: {{ printf "%s-%s" $.Chart.Name $.Chart.Version | replace "+" "_" 
 {{ .Values.store.existingKeySecret | default (printf "%s-store-key" (include "opengpu.name" .)) }}
 {{- end -}}
 
+{{/* The host at which files are fetched from outside; empty where they aren't. */}}
+{{- define "opengpu.filesHost" -}}
+{{- if .Values.store.external.enabled -}}
+{{- if .Values.store.external.host -}}
+{{ .Values.store.external.host }}
+{{- else -}}
+files.{{ required "store.external.host or settings.routes.domain is needed where store.external.enabled is true" .Values.settings.routes.domain }}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "opengpu.filesUrl" -}}
+{{- with include "opengpu.filesHost" . -}}
+{{ $.Values.settings.routes.scheme }}://{{ . }}{{ with $.Values.settings.routes.externalPort }}:{{ . }}{{ end }}
+{{- end -}}
+{{- end -}}
+
 {{/* The settings file: what follows from the chart, and the user's settings. */}}
 {{- define "opengpu.settings" -}}
 {{- $store := dict
@@ -54,6 +71,9 @@ helm.sh/chart: {{ printf "%s-%s" $.Chart.Name $.Chart.Version | replace "+" "_" 
   "port" 8080
   "keyFile" "/etc/opengpu/store-key/key"
   "podLabels" (include "opengpu.selector" (list . "store") | fromYaml) -}}
+{{- with include "opengpu.filesUrl" . -}}
+{{- $_ := set $store "externalUrl" . -}}
+{{- end -}}
 {{- $chart := dict
   "namespace" .Release.Namespace
   "store" $store

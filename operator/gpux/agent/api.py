@@ -1,4 +1,8 @@
-"""``/gpux_api``: files by hash, streamed between the job and the store with one small buffer per transfer."""
+"""``/gpux_api``: files and folders by hash, streamed between job and store with one small buffer per transfer.
+
+A file is stored as it is, whatever type its upload is said to be of. Only what comes to the paths of folders, which
+GPUX promised and never had, is taken for a tar.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,15 @@ from gpux.agent.splice import Pipe, SpliceUnsupportedError
 from gpux.hashes import MalformedHashError, parse
 from gpux.log import log
 
-_DOWNLOAD = "/api/file/download/"
-_UPLOAD = ("/api/file/upload", "/api/file/upload/")
+_FILES, _FOLDERS = "/v1/files", "/v1/folders"
+#: What the paths that jobs know stand for at the store.
+_UPLOADS = {
+    "/api/file/upload": _FILES,
+    "/api/file/upload/": _FILES,
+    "/api/folder/upload": _FOLDERS,
+    "/api/folder/upload/": _FOLDERS,
+}
+_DOWNLOADS = {"/api/file/download/": _FILES, "/api/folder/download/": _FOLDERS}
 _RESPONSE_SECONDS = 300.0
 """The store makes an upload durable before it answers; a large one on a slow disk takes a while."""
 _ERROR_LIMIT = 64 * 1024
@@ -44,22 +55,23 @@ class FileApi:
     def handle(self, exchange: Exchange) -> None:
         """Answer one request."""
         path, method = exchange.request.path, exchange.request.method
-        if path in _UPLOAD:
+        prefix = next((known for known in _DOWNLOADS if path.startswith(known)), None)
+        if path in _UPLOADS:
             if method not in {"POST", "PUT"}:
                 exchange.fail(405, "allowed: POST, PUT", {"Allow": "POST, PUT"})
             else:
-                self._upload(exchange)
-        elif path.startswith(_DOWNLOAD):
+                self._upload(exchange, _UPLOADS[path])
+        elif prefix is not None:
             if method not in {"GET", "HEAD"}:
                 exchange.fail(405, "allowed: GET, HEAD", {"Allow": "GET, HEAD"})
             else:
-                self._download(exchange, path[len(_DOWNLOAD) :])
+                self._download(exchange, _DOWNLOADS[prefix], path[len(prefix) :])
         else:
             exchange.fail(404, "no such path")
 
     # ------------------------------------------------------------------------------------------------ down
 
-    def _download(self, exchange: Exchange, name: str) -> None:
+    def _download(self, exchange: Exchange, kind: str, name: str) -> None:
         # Before the store is asked: what isn't a hash never becomes part of a request there.
         try:
             parse(name)
@@ -75,7 +87,7 @@ class FileApi:
             return
         with connection:
             try:
-                connection.sendall(self._link.head(method, f"/v1/files/{name}", asked))
+                connection.sendall(self._link.head(method, f"{kind}/{name}", asked))
                 reader = Reader(connection)
                 response = reader.response(seconds=_RESPONSE_SECONDS)
                 body = reader.response_body(response, method=method)
@@ -123,7 +135,7 @@ class FileApi:
 
     # ------------------------------------------------------------------------------------------------ up
 
-    def _upload(self, exchange: Exchange) -> None:
+    def _upload(self, exchange: Exchange, kind: str) -> None:
         length = exchange.body.length
         framing = {"Transfer-Encoding": "chunked"} if length is None else {"Content-Length": str(length)}
         try:
@@ -134,7 +146,7 @@ class FileApi:
         with connection:
             reader = Reader(connection)
             try:
-                connection.sendall(self._link.head("POST", "/v1/files", framing))
+                connection.sendall(self._link.head("POST", kind, framing))
             except OSError as error:
                 _away(exchange, error)
                 return

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 _URL = re.compile(r"http://(\[[0-9a-fA-F:]+\]|[A-Za-z0-9._-]+)(?::([0-9]{1,5}))?/?")
+_STORAGE = (("job", "GPUX_JOB_STORAGE"), ("usr", "GPUX_USER_STORAGE"))
 
 
 class Address(NamedTuple):
@@ -43,6 +44,8 @@ class Config(NamedTuple):
     callback: Address
     calls: bool
     """Whether the task has calls; without, the agent only serves files."""
+    storage: dict[str, str]
+    """The job's folders that may be read from outside, by their names in pulls; empty for a task that isn't open."""
 
     @classmethod
     def of_environment(cls, environment: Mapping[str, str]) -> Config:
@@ -58,6 +61,7 @@ class Config(NamedTuple):
                 worker=Address.of_url(environment.get("GPUX_WORKER_URL", "http://127.0.0.1:5555")),
                 callback=Address.of_listener(environment.get("GPUX_CALLBACK_LISTEN", "127.0.0.1:20000")),
                 calls=environment.get("GPUX_CALLS", "1") != "0",
+                storage={name: environment[key] for name, key in _STORAGE if environment.get(key)},
             )
         except KeyError as error:
             raise ValueError(f"{error.args[0]} is not set") from None

@@ -52,7 +52,11 @@ def work(config: Config, listeners: Listeners, fault: Callable[[str], None] = la
     if listeners.callback is not None:
         spool = Spool(config.spool)
         _start_calls(config, listeners.callback, spool, link, fault)
-    log("info", "the agent serves", pid=os.getpid(), calls=config.calls)
+    if config.storage:
+        from gpux.agent.pulls import Puller  # noqa: PLC0415 only tasks that are open to the outside pay for it
+
+        _start("puller", Puller(link, task=config.task, roots=config.storage).run)
+    log("info", "the agent serves", pid=os.getpid(), calls=config.calls, storage=sorted(config.storage))
     signal.sigwait(stop)
     deadline = time.monotonic() + _DRAIN_SECONDS
     while spool is not None and not spool.settled() and time.monotonic() < deadline:

@@ -23,10 +23,14 @@ from gpux.filestore.backend import DirectoryLock, FileBlobs
 from gpux.log import log
 from gpux.store import tools
 from gpux.store.calls import CallApi
+from gpux.store.external import ExternalApi, Outsider, outsider
 from gpux.store.files import FileApi
 from gpux.store.http import reply
+from gpux.store.links import LinkApi
 from gpux.store.metrics import Metrics
+from gpux.store.pulls import Pulls
 from gpux.store.server import Server, bearer
+from gpux.store.storage import PullApi, StorageApi
 from gpux.store.tasks import TaskApi
 from gpux.store.transfer import Limits, Transfer
 from gpux.store.upkeep import Habits, Upkeep
@@ -103,6 +107,10 @@ async def _serve(options: argparse.Namespace) -> None:
         loop.add_signal_handler(number, stop.set)
     # Looked at once now, so that a key that is no good is seen at the start.
     tokens.load_key(options.key_file)
+
+    def key() -> bytes:
+        return tokens.load_key(options.key_file)
+
     # Two pools: the commit of a large file may take seconds of its threads, and calls don't wait for that.
     files = ThreadPoolExecutor(16, thread_name_prefix="files")
     records = ThreadPoolExecutor(4, thread_name_prefix="records")
@@ -112,9 +120,15 @@ async def _serve(options: argparse.Namespace) -> None:
     metrics = Metrics(free_bytes=blobs.free_bytes, usage=blobs.usage, calls=calls.counts)
     limits = Limits(file_bytes=options.max_file_bytes)
     transfer = Transfer(blobs=blobs, executor=files, metrics=metrics, limits=limits)
+    pulls, links = Pulls(), LinkApi(transfer, key=key, url=options.external_url)
     store = Server(
-        [FileApi(transfer), CallApi(calls, transfer), TaskApi(calls, transfer)],
-        authenticate=bearer(lambda: tokens.load_key(options.key_file)),
+        [FileApi(transfer), CallApi(calls, transfer), TaskApi(calls, transfer), PullApi(pulls), links],
+        authenticate=bearer(key),
+        metrics=metrics,
+    )
+    outside = Server(
+        [ExternalApi(transfer), FileApi(transfer), StorageApi(pulls), links],
+        authenticate=outsider(key),
         metrics=metrics,
     )
 
@@ -122,6 +136,11 @@ async def _serve(options: argparse.Namespace) -> None:
         if isinstance(request.protocol, _Protocol):
             request.protocol.request_came()
         return await store(request)
+
+    async def handle_outside(request: web.BaseRequest) -> web.StreamResponse:
+        if isinstance(request.protocol, _Protocol):
+            request.protocol.request_came()
+        return await outside(request)
 
     async def observe(request: web.BaseRequest) -> web.StreamResponse:
         if isinstance(request.protocol, _Protocol):
@@ -148,6 +167,8 @@ async def _serve(options: argparse.Namespace) -> None:
     servers = [(_Listener(handle), options.listen)]
     if options.metrics_listen is not None:
         servers.append((_Listener(observe), options.metrics_listen))
+    if options.external_listen is not None:
+        servers.append((_Listener(handle_outside, request_factory=Outsider.made), options.external_listen))
     listeners = [
         await loop.create_server(server, host, port, backlog=_BACKLOG, reuse_address=True)
         for server, (host, port) in servers
@@ -197,6 +218,8 @@ def main(arguments: list[str] | None = None) -> int:
     add("--root", type=Path, required=True, help="directory of what is stored; on one file system")
     add("--listen", type=_address, default=("0.0.0.0", 8080), help="ADDRESS:PORT of the API")
     add("--metrics-listen", type=_address, default=None, help="ADDRESS:PORT of /metrics; none if absent")
+    add("--external-listen", type=_address, default=None, help="ADDRESS:PORT for the outside; none if absent")
+    add("--external-url", default=None, help="the URL of that port as seen from outside, for links")
     add("--key-file", type=Path, required=True, help="the key that tokens are signed with")
     add("--max-file-bytes", type=int, default=1 << 40, help="largest file taken")
     add("--reserve", type=int, default=64 << 20, help="bytes that files leave free for records of calls")

@@ -44,6 +44,8 @@ REVISION: Final = f"{GROUP}/revision"
 #: Write any new value to reconcile now (a source fetches its files again).
 RECONCILE_REQUESTED_AT: Final = f"{GROUP}/reconcile-requested-at"
 OWNER_NAME: Final = f"{GROUP}/owner-name"
+#: On a namespace: how open to the outside its tasks' files are that don't say it themselves, by owner.
+EXTERNAL_STORAGE: Final = f"{GROUP}/external-storage"
 LAST_USED_AT: Final = f"{GROUP}/last-used-at"
 
 #: Prefix of the scheduling gates that hold a pod: ``<prefix>healthy.<service>``, ``completed.<service>`` or

@@ -38,6 +38,10 @@ DATA_LIMIT = 64 * 1024
 INLINE_LIMIT = 8 * 1024
 
 
+#: A task's storage.external in the API server's rules, empty where it isn't set.
+_EXTERNAL = "has({0}.storage) && has({0}.storage.external) ? {0}.storage.external : ''"
+
+
 class TaskStatusName(StrEnum):
     """The states of a task on the OpenGPU network, spelled as its SDK does."""
 
@@ -135,6 +139,17 @@ class ServiceOverride(Model):
     """resources replace what the file asks for."""
 
 
+class External(StrEnum):
+    """How far a task's files can be fetched from outside the cluster."""
+
+    OFF = "Off"
+    """Not at all."""
+    LINKS = "Links"
+    """With a token, or by a link that somebody with one has made."""
+    PUBLIC = "Public"
+    """What the task uploads, by whoever knows its hash; its storage as with Links."""
+
+
 class Storage(Model):
     """Storage of a task."""
 
@@ -144,6 +159,10 @@ class Storage(Model):
     """userSize is the size of /gpux_usr when it is first made; the operator's default if absent."""
     gpux_services: Annotated[list[ServiceName] | None, Field(max_length=64, json_schema_extra=UNIQUE)] = None
     """gpuxServices lists services that get the GPUX paths besides the worker or main one."""
+    external: External | None = None
+    """external opens the task's files to the outside: "Off" (to be quoted in YAML), Links (with a token from the Secret
+    <job>-files, or by links that expire) or Public (also by their hash alone). If absent, the namespace's annotation
+    opengpu.network/external-storage decides, else Off. Can't be changed: tokens can't be called back."""
 
 
 class Confirm(Model):
@@ -217,6 +236,12 @@ class TaskSpec(Model):
             "!has(self.confirm) || has(self.functionName)",
             "confirm is for a call: a job without functionName has no responses",
             path=".confirm",
+            reason="FieldValueForbidden",
+        ),
+        Rule(
+            f"({_EXTERNAL.format('self')}) == ({_EXTERNAL.format('oldSelf')})",
+            "storage.external can't be changed: what was handed out can't be called back",
+            path=".storage",
             reason="FieldValueForbidden",
         ),
         Rule(
@@ -358,8 +383,8 @@ class TaskStatus(Model):
     conditions: Annotated[list[Condition], Field(max_length=16, json_schema_extra=BY_TYPE)] = Field(
         default_factory=list
     )
-    """conditions of the task: Ready, Reconciling, Stalled, SourceResolved, Scheduled, Available, Routed, Suspended,
-    Complete, Failed."""
+    """conditions of the task: Ready, Reconciling, Stalled, SourceResolved, Scheduled, Available, Routed, External,
+    AgentRestarted, Suspended, Complete, Failed."""
     job_id: Annotated[str | None, Field(max_length=16, pattern=r"^[0-9a-v]{16}$")] = None
     """jobId is the job's id, as in its URLs and the names of its objects."""
     uuid: Annotated[str | None, Field(max_length=16, pattern=r"^[0-9a-v]{16}$")] = None

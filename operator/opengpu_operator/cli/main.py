@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from opengpu_operator.cli import lint, translate
+from opengpu_operator.cli import files, lint, translate
 
 
 def parser() -> argparse.ArgumentParser:
@@ -16,6 +16,7 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     translate.register(commands)
     lint.register(commands)
+    files.register(commands)
     return root
 
 

@@ -6,6 +6,7 @@ neighbours.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -20,6 +21,8 @@ API_PATH = "/gpux_api"
 USER_PATH = "/gpux_usr"
 JOB_PATH = "/gpux_job"
 PATHS = (API_PATH, USER_PATH, JOB_PATH)
+
+_STORAGE = {JOB_PATH: "GPUX_JOB_STORAGE", USER_PATH: "GPUX_USER_STORAGE"}
 
 RUN_VOLUME = "gpux-run"
 _SPOOL_VOLUME = "gpux-spool"
@@ -64,8 +67,13 @@ def secret(context: JobContext) -> Object | None:
     }
 
 
-def container(context: JobContext, settings: Settings, *, calls: bool) -> Object:
-    """Return the sidecar; ``calls`` is whether it calls the worker, which only the worker's own does."""
+def container(
+    context: JobContext, settings: Settings, *, calls: bool, storage: Sequence[Object] = ()
+) -> Object:
+    """Return the sidecar; ``calls`` is whether it calls the worker, which only the worker's own does.
+
+    ``storage`` are the mounts of what it may read for people outside.
+    """
     memory = settings.agent.memory_limit
     return {
         "name": AGENT_CONTAINER,
@@ -86,6 +94,7 @@ def container(context: JobContext, settings: Settings, *, calls: bool) -> Object
             {"name": "GPUX_WORKER_URL", "value": f"http://127.0.0.1:{WORKER_PORT}"},
             {"name": "GPUX_CALLBACK_LISTEN", "value": f"127.0.0.1:{CALLBACK_PORT}"},
             {"name": "GPUX_CALLS", "value": "1" if calls else "0"},
+            *({"name": _STORAGE[mount["mountPath"]], "value": mount["mountPath"]} for mount in storage),
             env.NO_GPU,
         ],
         "resources": {
@@ -116,6 +125,7 @@ def container(context: JobContext, settings: Settings, *, calls: bool) -> Object
             {"name": RUN_VOLUME, "mountPath": _RUN},
             {"name": _SPOOL_VOLUME, "mountPath": _SPOOL},
             {"name": _TOKEN_VOLUME, "mountPath": _TOKEN, "readOnly": True},
+            *storage,
         ],
     }
 

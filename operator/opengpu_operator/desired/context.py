@@ -10,6 +10,14 @@ from opengpu_operator.api.source import Environment, VolumePolicy
 from opengpu_operator.api.task import TaskSpec
 
 
+@dataclass(frozen=True)
+class FilesAccess:
+    """The way to a task's files from outside the cluster."""
+
+    url: str
+    token: str = field(repr=False)
+
+
 @dataclass(frozen=True, kw_only=True)
 class JobContext:
     """The task, its source and what the cluster says, as far as the objects depend on them."""
@@ -36,5 +44,7 @@ class JobContext:
     """Addresses of the cluster's resolvers, unless ``pods.nameservers`` is set."""
     token: str | None
     """The agent's token for the store. None: no Secret is made, and pods don't wait for one."""
+    files: FilesAccess | None = None
+    """None: the task isn't open to the outside."""
     call: bool
     """Whether the job serves a call, so that services that don't say when to restart stay up."""

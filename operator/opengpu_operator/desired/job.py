@@ -19,6 +19,7 @@ from opengpu_operator.desired import (
     aliases,
     containers,
     files,
+    files_access,
     labels,
     network,
     placement,
@@ -129,6 +130,7 @@ def build(translation: Translation, context: JobContext, settings: Settings) -> 
         *(claim.obj for claim in claims),
         *files.objects(translation, context),
         *([token] if token is not None else ()),
+        *files_access.objects(context),
         service.build(context),
         *(policies if settings.network.enabled else ()),
         *workloads,
@@ -312,7 +314,16 @@ class _Workloads:
                 *(claim.pod_volume() for claim in claims.values()),
                 *files.volumes(unit.members, self.translation, context),
             ],
-            agent=agent.container(context, settings, calls=calls) if with_agent else None,
+            agent=(
+                agent.container(
+                    context,
+                    settings,
+                    calls=calls,
+                    storage=volumes.agent_mounts(self.storage) if context.files is not None else (),
+                )
+                if with_agent
+                else None
+            ),
             placement=where,
             selectors=selectors,
         )

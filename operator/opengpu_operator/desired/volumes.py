@@ -137,6 +137,16 @@ def mounts(service: Service, held: Storage, *, gpux: bool) -> list[Object]:
     return found
 
 
+def agent_mounts(held: Storage) -> list[Object]:
+    """Return the mounts with which an agent reads GPUX's folders for people outside, and can't write to them."""
+    places = ((held.job, agent.JOB_PATH), (held.user, agent.USER_PATH))
+    return [
+        {"name": claim.volume, "mountPath": path, "readOnly": True}
+        for claim, path in places
+        if claim is not None
+    ]
+
+
 def claims_of(service: Service, held: Storage, *, gpux: bool) -> list[Claim]:
     """Return the claims that a service mounts."""
     found = {mount.volume: held.claim(mount.volume) for mount in own_mounts(service, gpux=gpux)}

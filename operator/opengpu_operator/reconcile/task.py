@@ -18,7 +18,7 @@ from gpux import tokens
 from opengpu_operator.api.conditions import is_true, timestamp
 from opengpu_operator.api.errors import Conflict, Invalid, ReconcileError, Transient, Waiting
 from opengpu_operator.api.jobid import job_id, job_name
-from opengpu_operator.api.labels import API_VERSION, REVISION, SPEC_HASH, TASK_UID
+from opengpu_operator.api.labels import API_VERSION, EXTERNAL_STORAGE, REVISION, SPEC_HASH, TASK_UID
 from opengpu_operator.api.reasons import ConditionType, Reason
 from opengpu_operator.api.source import KIND as SOURCE_KIND
 from opengpu_operator.api.source import Environment, EnvironmentStatus, Source
@@ -31,7 +31,7 @@ from opengpu_operator.api.task import (
     Url,
 )
 from opengpu_operator.api.translation import Translation
-from opengpu_operator.desired import names
+from opengpu_operator.desired import external, names
 from opengpu_operator.desired.aliases import Aliases
 from opengpu_operator.desired.context import JobContext
 from opengpu_operator.desired.job import JobObjects, build
@@ -43,6 +43,7 @@ from opengpu_operator.kube.kinds import (
     DEPLOYMENT,
     ENDPOINT_SLICE,
     JOB,
+    NAMESPACE,
     NODE,
     POD,
     SOURCE,
@@ -50,7 +51,7 @@ from opengpu_operator.kube.kinds import (
     Kind,
     kind_of,
 )
-from opengpu_operator.reconcile import environment, expiry, gates, pods, terms
+from opengpu_operator.reconcile import access, environment, expiry, gates, pods, terms
 from opengpu_operator.reconcile.call import CallSteps, End
 from opengpu_operator.reconcile.calls import Calls
 from opengpu_operator.reconcile.children import ROUTES, Children, spec_hash
@@ -337,6 +338,7 @@ class TaskReconciler:
             )
         else:
             draft.drop(ConditionType.ROUTED)
+        access.say(draft, self._granted(task))
         return plan
 
     async def _planned(
@@ -364,15 +366,13 @@ class TaskReconciler:
         job = task.status.job_id or ""
         key = self._store_key()
         ends = expiry.expires_at(task, source, self._settings.tasks) + TOKEN_GRACE
-        token = tokens.sign(
-            key,
-            {
-                "scope": "job",
-                "namespace": task.metadata.namespace,
-                "task": task.metadata.uid,
-                "exp": math.ceil(ends.timestamp()),
-            },
-        )
+        claims = {
+            "scope": "job",
+            "namespace": task.metadata.namespace,
+            "task": task.metadata.uid,
+            "exp": math.ceil(ends.timestamp()),
+        } | access.claims(self._granted(task))
+        token = tokens.sign(key, claims)
         return JobContext(
             name=job_name(job),
             job_id=job,
@@ -393,8 +393,15 @@ class TaskReconciler:
             ],
             resolvers=self._resolvers,
             token=token,
+            files=access.files(key, claims, granted=self._granted(task), settings=self._settings),
             call=task.spec.is_call,
         )
+
+    def _granted(self, task: Task) -> external.Granted:
+        """Return how far the task's files are open to the outside."""
+        namespace = self._cache.get(NAMESPACE, "", task.metadata.namespace) or {"metadata": {}}
+        annotation = (namespace["metadata"].get("annotations") or {}).get(EXTERNAL_STORAGE)
+        return external.grant(task.spec, annotation=annotation, settings=self._settings)
 
     async def _observe(self, task: Task, draft: Draft[TaskStatus], plan: Plan) -> float | None:
         """Look at the children, lift gates, follow the call; return when to look again."""
@@ -422,8 +429,12 @@ class TaskReconciler:
             ),
             None,
         )
-        if restarted is not None:
+        if restarted is None:
+            draft.drop(ConditionType.AGENT_RESTARTED)
+        elif self._settings.agent.on_restart == "Replace":
             await self._replace(restarted, draft)
+        else:
+            self._report(restarted, draft)
         if summary.problem is not None and summary.problem.reason is Reason.ROOT_REFUSED:
             # The kubelet tries again for ever, and always with the same image.
             end = End(reason=summary.problem.reason, message=summary.problem.message, failed=True)
@@ -450,6 +461,8 @@ class TaskReconciler:
         It is evicted, since its Job would take a deletion for a failure of its own.
         """
         namespace, name, uid = (pod["metadata"][key] for key in ("namespace", "name", "uid"))
+        message = f"the gpux agent of pod {name} restarted, so /gpux_api is dead in it; the pod is replaced"
+        draft.set(ConditionType.AGENT_RESTARTED, status=True, reason=Reason.AGENT_RESTARTED, message=message)
         try:
             await self._gateway.evict(namespace, name, uid=uid)
         except TooManyRequests as error:
@@ -462,11 +475,18 @@ class TaskReconciler:
             self._cache.drop(POD, namespace, name, uid)
         else:
             self._cache.put(POD, left)
-        draft.event(
-            "Warning",
-            Reason.AGENT_RESTARTED,
-            f"the gpux agent of pod {name} restarted, so /gpux_api is dead in it; the pod is replaced",
+        draft.event("Warning", Reason.AGENT_RESTARTED, message)
+
+    def _report(self, pod: Mapping[str, Any], draft: Draft[TaskStatus]) -> None:
+        """Say that a pod's socket is dead, once; the cluster's owner wants the pod kept."""
+        message = (
+            f"the gpux agent of pod {pod['metadata']['name']} restarted, so /gpux_api is dead in it; "
+            "delete the pod to have it replaced"
         )
+        said = draft.get(ConditionType.AGENT_RESTARTED)
+        draft.set(ConditionType.AGENT_RESTARTED, status=True, reason=Reason.AGENT_RESTARTED, message=message)
+        if said is None or said.message != message:
+            draft.event("Warning", Reason.AGENT_RESTARTED, message)
 
     def _scheduling(self, draft: Draft[TaskStatus], summary: pods.Summary, times: Times) -> None:
         if summary.total and summary.scheduled == summary.total:
@@ -556,7 +576,12 @@ class TaskReconciler:
         # What is about to be removed is no longer there to be reached.
         status.urls = []
         status.cftunnel = status.tunnel = None
-        for name in (ConditionType.AVAILABLE, ConditionType.SCHEDULED, ConditionType.ROUTED):
+        for name in (
+            ConditionType.AVAILABLE,
+            ConditionType.SCHEDULED,
+            ConditionType.ROUTED,
+            ConditionType.AGENT_RESTARTED,
+        ):
             draft.drop(name)
         return 0
 

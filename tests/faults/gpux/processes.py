@@ -53,9 +53,11 @@ def wait_for_end(pid: int, *, seconds: float = 60.0) -> None:
         os.close(process)
 
 
-def token(*, scope: str = "job", namespace: str = "tenant", task: str = TASK, seconds: int = 3600) -> str:
+def token(
+    *, scope: str = "job", namespace: str = "tenant", task: str = TASK, seconds: int = 3600, **more: Any
+) -> str:
     claims = {"scope": scope, "namespace": namespace, "task": task, "exp": int(time.time()) + seconds}
-    return tokens.sign(KEY, claims)
+    return tokens.sign(KEY, claims | more)
 
 
 OPERATOR = token(scope="operator")
@@ -126,14 +128,15 @@ class Lab:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.store_port, self.metrics_port = free_port(), free_port()
+        self.store_port, self.metrics_port, self.external_port = free_port(), free_port(), free_port()
         self.worker_port, self.callback_port = free_port(), free_port()
         self.socket = root / "run" / "api.sock"
         self.spool = root / "spool"
         self.data = root / "data"
         self.journal = root / "journal"
         self.held = root / "held"
-        for directory in (self.socket.parent, self.spool, self.data):
+        self.job_storage = root / "job"
+        for directory in (self.socket.parent, self.spool, self.data, self.job_storage):
             directory.mkdir()
         (root / "key").write_bytes(KEY + b"\n")
         self.token_file = root / "token"
@@ -158,14 +161,23 @@ class Lab:
                 f"127.0.0.1:{self.store_port}",
                 "--metrics-listen",
                 f"127.0.0.1:{self.metrics_port}",
+                "--external-listen",
+                f"127.0.0.1:{self.external_port}",
+                "--external-url",
+                self.external_url,
             ),
             *("--key-file", str(self.root / "key"), *options),
         ]
         self.store = Process(command, environment={"PYTHONPATH": str(SOURCE)}, log=self.root / "store.log")
         wait_for(lambda: accepts(self.store_port), "the store's start")
 
-    def start_agent(self, *, fault: str | None = None, whole: bool = False, calls: bool = True) -> None:
-        """`fault` names a step at which the serving process kills itself, once, and with `whole` all of the agent."""
+    def start_agent(
+        self, *, fault: str | None = None, whole: bool = False, calls: bool = True, storage: bool = False
+    ) -> None:
+        """`fault` names a step at which the serving process kills itself, once, and with `whole` all of the agent.
+
+        With `storage` it reads the job's folder for people outside.
+        """
         environment = {
             "PYTHONPATH": str(SOURCE),
             "GPUX_STORE_URL": f"http://127.0.0.1:{self.store_port}",
@@ -177,6 +189,7 @@ class Lab:
             "GPUX_WORKER_URL": f"http://127.0.0.1:{self.worker_port}",
             "GPUX_CALLBACK_LISTEN": f"127.0.0.1:{self.callback_port}",
             "GPUX_CALLS": "1" if calls else "0",
+            **({"GPUX_JOB_STORAGE": str(self.job_storage)} if storage else {}),
         }
         if fault is None:
             command = [sys.executable, "-S", "-m", "gpux.agent"]
@@ -239,6 +252,14 @@ class Lab:
 
     # ---------------------------------------------------------------------------------------------- the store
 
+    @property
+    def external_url(self) -> str:
+        return f"http://127.0.0.1:{self.external_port}"
+
+    def outside(self, method: str, path: str, **options: Any) -> tuple[int, dict[str, str], bytes]:
+        """Ask from outside, without a token unless one is given."""
+        return self.ask(method, path, port=self.external_port, **{"bearer": None, **options})
+
     def ask(
         self,
         method: str,
@@ -247,11 +268,12 @@ class Lab:
         body: Any = None,
         bearer: str | None = OPERATOR,
         headers: dict[str, str] | None = None,
+        port: int | None = None,
     ) -> tuple[int, dict[str, str], bytes]:
         content = json.dumps(body).encode() if isinstance(body, dict) else body
         fixed = {"Authorization": f"Bearer {bearer}"} if bearer is not None else {}
         with contextlib.closing(
-            http.client.HTTPConnection("127.0.0.1", self.store_port, timeout=60 * PATIENCE)
+            http.client.HTTPConnection("127.0.0.1", port or self.store_port, timeout=60 * PATIENCE)
         ) as connection:
             connection.request(method, path, body=content, headers=fixed | (headers or {}))
             response = connection.getresponse()

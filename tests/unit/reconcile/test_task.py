@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any, cast
 
 import pytest
 
+from gpux import tokens
 from gpux.client import StoreClient
 from opengpu_operator.api.errors import Transient
-from opengpu_operator.api.labels import AGENT_CONTAINER, COMPONENT, TASK_UID
+from opengpu_operator.api.labels import AGENT_CONTAINER, COMPONENT, EXTERNAL_STORAGE, TASK_UID
 from opengpu_operator.api.source import Environment
 from opengpu_operator.api.translation import Restart, Translation
 from opengpu_operator.kube.cache import Cache
 from opengpu_operator.kube.errors import ConflictError, TooManyRequests, Unavailable
 from opengpu_operator.kube.events import Recorder
 from opengpu_operator.kube.gateway import Gateway
-from opengpu_operator.kube.kinds import DEPLOYMENT, INGRESS, JOB, KINDS, POD, SECRET, SOURCE, TASK, Kind
+from opengpu_operator.kube.kinds import (
+    DEPLOYMENT,
+    INGRESS,
+    JOB,
+    KINDS,
+    NAMESPACE,
+    POD,
+    SECRET,
+    SOURCE,
+    TASK,
+    Kind,
+)
 from opengpu_operator.reconcile.attempt import DELIVERY_GRACE
 from opengpu_operator.reconcile.calls import Calls
 from opengpu_operator.reconcile.task import TaskReconciler
@@ -80,7 +92,9 @@ class World:
 class Operator:
     """One process, from its start on."""
 
-    def __init__(self, world: World, *, sees: Collection[Kind] = KINDS) -> None:
+    def __init__(
+        self, world: World, *, sees: Collection[Kind] = KINDS, settings: Mapping[str, Any] | None = None
+    ) -> None:
         """``sees``: what the watches have shown so far."""
         self.world, self.cache = world, Cache()
         gateway = cast("Gateway", world.api)
@@ -94,7 +108,7 @@ class Operator:
             clock=world.clock,
         )
         self.tasks = TaskReconciler(
-            settings=Settings.model_validate({"routes": {"domain": "gpux.example"}}),
+            settings=Settings.model_validate({"routes": {"domain": "gpux.example"}, **(settings or {})}),
             gateway=gateway,
             cache=self.cache,
             recorder=cast("Recorder", world.events),
@@ -122,11 +136,13 @@ def world() -> World:
     return World()
 
 
-async def started(world: World, content: Translation = CALL, **spec: Any) -> Operator:
+async def started(
+    world: World, content: Translation = CALL, *, settings: Mapping[str, Any] | None = None, **spec: Any
+) -> Operator:
     """Return an operator that has started a task: a call, unless told otherwise."""
     await world.source(content)
     world.task(**spec)
-    operator = Operator(world)
+    operator = Operator(world, settings=settings)
     await operator.run()
     world.api.asked.clear()
     world.events.reasons.clear()
@@ -287,6 +303,35 @@ async def test_a_pod_whose_agent_restarted_is_evicted_once(world, content, spec)
     assert world.api.asked["evict", "Pod"] == 1
     assert world.api.asked["delete", "Pod"] == 0, "its Job would take that for a failure"
     assert world.events.reasons.count("AgentRestarted") == 1
+
+
+async def test_a_cluster_may_want_the_pod_kept_and_told_of(world):
+    operator = await started(world, BATCH, settings={"agent": {"onRestart": "Report"}})
+    with_dead_socket(world, "main")
+    operator.see()
+    for _ in range(3):
+        await operator.run()
+    assert world.api.asked["evict", "Pod"] == 0
+    assert world.events.reasons.count("AgentRestarted") == 1
+    assert world.reason("AgentRestarted") == "AgentRestarted"
+    for key in [key for key in world.api.objects if key[0] == POD]:
+        del world.api.objects[key]
+        operator.cache.drop(key[0], key[1], key[2])
+    await operator.run()
+    assert world.reason("AgentRestarted") is None
+
+
+async def test_that_a_pod_is_about_to_be_replaced_is_said_as_long_as_it_is_there(world):
+    operator = await started(world, BATCH)
+    with_dead_socket(world, "main")
+    operator.see()
+    world.api.refusals["evict", "Pod"] = TooManyRequests("the disruption budget needs 1", retry_after=1)
+    await operator.run()
+    assert world.reason("AgentRestarted") == "AgentRestarted"
+    world.api.refusals.clear()
+    await operator.run()
+    await operator.run()
+    assert world.reason("AgentRestarted") is None
 
 
 async def test_a_pod_that_is_gone_before_it_is_evicted_is_forgotten(world):
@@ -488,3 +533,63 @@ async def test_an_image_that_wants_to_be_root_ends_its_task(world, content, spec
     assert world.events.reasons == ["RootRefused"]
     await operator.run()
     assert world.api.all(JOB) == world.api.all(DEPLOYMENT) == []
+
+
+# --- the outside ------------------------------------------------------------------------------------------------------
+
+OPEN = {
+    "store": {"externalUrl": "https://files.gpux.example"},
+    "storage": {"external": {"allowed": "Public", "graceSeconds": 60}},
+}
+
+
+def secret_of(world: World, end: str) -> dict[str, Any]:
+    (secret,) = [obj for obj in world.api.all(SECRET) if obj["metadata"]["name"].endswith(end)]
+    return dict(secret["stringData"])
+
+
+def claims_of(world: World, end: str) -> tokens.Claims:
+    return tokens.verify(b"a key of sixteen bytes or more", secret_of(world, end)["token"], now=NOW.timestamp)
+
+
+@pytest.mark.parametrize(("asked", "public"), [("Links", False), ("Public", True)])
+async def test_an_open_task_has_a_secret_that_outlives_its_end(world, asked, public):
+    operator = await started(world, settings=OPEN, functionName="read", storage={"external": asked})
+    assert world.reason("External") == asked
+    assert secret_of(world, "-files")["url"] == "https://files.gpux.example"
+    agent, outside = claims_of(world, "-agent"), claims_of(world, "-files")
+    assert (agent.scope, outside.scope) == ("job", "files")
+    assert (agent.namespace, agent.task) == (outside.namespace, outside.task) == ("team", UID)
+    assert (agent.external, agent.public) == (True, public)
+    assert outside.exp == agent.exp + 60
+    token = secret_of(world, "-files")["token"]
+    assert token not in str(world.status)
+    world.store.now(UID, "answered", sent=1, answered=2)
+    operator.calls._states[UID] = (1, "answered")
+    await operator.run()
+    operator.see()
+    await operator.run()
+    assert [obj["metadata"]["name"].rpartition("-")[2] for obj in world.api.all(SECRET)] == ["files"]
+
+
+async def test_a_wish_that_the_cluster_does_not_grant_is_answered_in_the_status(world):
+    await started(world, functionName="read", storage={"external": "Public"})
+    assert world.reason("External") == "Capped"
+    assert not claims_of(world, "-agent").external
+    assert [obj["metadata"]["name"].rpartition("-")[2] for obj in world.api.all(SECRET)] == ["agent"]
+
+
+async def test_nobody_who_asked_for_nothing_hears_of_the_outside(world):
+    await started(world, settings=OPEN, functionName="read")
+    assert world.reason("External") is None
+    assert not claims_of(world, "-agent").external
+
+
+async def test_a_namespace_gives_its_tasks_the_default(world):
+    await world.source(CALL)
+    world.task(functionName="read", owner="alice")
+    operator = Operator(world, settings=OPEN)
+    annotations = {EXTERNAL_STORAGE: "alice=Links"}
+    operator.cache.put(NAMESPACE, {"metadata": {"name": "team", "uid": "n", "annotations": annotations}})
+    await operator.run()
+    assert world.reason("External") == "Links"
