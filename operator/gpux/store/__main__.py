@@ -17,11 +17,16 @@ from typing import Any
 from aiohttp import web
 
 from gpux import tokens
-from gpux.blobs import DirectoryLock, FileBlobs
 from gpux.calls import CallBook
+from gpux.filestore.backend import DirectoryLock, FileBlobs
 from gpux.log import log
+from gpux.store.calls import CallApi
+from gpux.store.files import FileApi
 from gpux.store.http import reply
-from gpux.store.server import Limits, Store
+from gpux.store.metrics import Metrics
+from gpux.store.server import Server, bearer
+from gpux.store.tasks import TaskApi
+from gpux.store.transfer import Limits, Transfer
 
 _LOCK_SECONDS = 60.0
 _SHUTDOWN_SECONDS = 20.0
@@ -74,7 +79,7 @@ class _Protocol(web.RequestHandler):
             self._first = None
 
 
-class _Server(web.Server):
+class _Listener(web.Server):
     """aiohttp's server with our connections."""
 
     def __call__(self) -> web.RequestHandler:
@@ -100,13 +105,13 @@ async def _serve(options: argparse.Namespace) -> None:
     root = str(options.root)
     blobs = FileBlobs(root, reserve=options.reserve)
     calls = CallBook(root, executor=records)
+    metrics = Metrics(free_bytes=blobs.free_bytes, usage=blobs.usage, calls=calls.counts)
     limits = Limits(file_bytes=options.max_file_bytes)
-    store = Store(
-        blobs=blobs,
-        calls=calls,
-        key=lambda: tokens.load_key(options.key_file),
-        executor=files,
-        limits=limits,
+    transfer = Transfer(blobs=blobs, executor=files, metrics=metrics, limits=limits)
+    store = Server(
+        [FileApi(transfer), CallApi(calls, transfer), TaskApi(calls, transfer)],
+        authenticate=bearer(lambda: tokens.load_key(options.key_file)),
+        metrics=metrics,
     )
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
@@ -118,14 +123,12 @@ async def _serve(options: argparse.Namespace) -> None:
         if isinstance(request.protocol, _Protocol):
             request.protocol.request_came()
         if request.path == "/metrics":
-            return web.Response(
-                body=store.metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4"}
-            )
+            return web.Response(body=metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4"})
         return web.Response(text="ok\n") if request.path == "/healthz" else web.Response(status=404)
 
-    servers = [(_Server(handle), options.listen)]
+    servers = [(_Listener(handle), options.listen)]
     if options.metrics_listen is not None:
-        servers.append((_Server(observe), options.metrics_listen))
+        servers.append((_Listener(observe), options.metrics_listen))
     listeners = [
         await loop.create_server(server, host, port, backlog=_BACKLOG, reuse_address=True)
         for server, (host, port) in servers

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import itertools
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 
-from gpux.blobs import Blob, FileBlobs, HashConflictError
+from gpux.blobs import Blob, HashConflictError, Keeper
 from gpux.calls import RANKS, CallBook, CallRequest
 from gpux.files import Disk
+from gpux.filestore.backend import FileBlobs
 from gpux.hashes import FileHash
 from tests.property.gpux.crashes import RecordingDisk, crash_states
 
@@ -36,7 +38,7 @@ def upload(blobs, content, namespace):
             upload.write(chunk)
             upload.update_sha1(chunk)
             upload.update_sha256(chunk)
-        return upload.commit(namespace)
+        return upload.commit(Keeper(namespace, {"task:t": None}))
     finally:
         upload.abort()
 
@@ -52,8 +54,9 @@ def read(blobs, namespace, name):
     opened = blobs.open(namespace, name)
     if opened is None:
         return None
-    with opened[1] as file:
-        return file.read()
+    blob, content = opened
+    with closing(content):
+        return b"".join(content.read(0, blob.size))
 
 
 @pytest.mark.parametrize("content", CONTENTS, ids=len)
@@ -138,7 +141,7 @@ def test_a_second_content_with_a_known_sha1_is_refused(tmp_path):
     second.update_sha1(b"first")
     second.update_sha256(b"second")
     with pytest.raises(HashConflictError):
-        second.commit("a")
+        second.commit(Keeper("a", {}))
     second.abort()
     assert read(blobs, "a", FileHash("sha1", blob.sha1)) == b"first"
     assert not list((tmp_path / "tmp").iterdir())

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import errno
 import hashlib
+from contextlib import closing
 
 import pytest
 
-from gpux.blobs import DirectoryLock, FileBlobs, StorageFullError
+from gpux.blobs import Keeper, StorageFullError
 from gpux.files import Disk
+from gpux.filestore.backend import DirectoryLock, FileBlobs
 from gpux.hashes import FileHash
 
 
@@ -53,7 +55,7 @@ def put(blobs, content, namespace="a"):
         upload.write(content)
         upload.update_sha1(content)
         upload.update_sha256(content)
-        return upload.commit(namespace)
+        return upload.commit(Keeper(namespace, {"task:t": None}))
     finally:
         upload.abort()
 
@@ -62,9 +64,9 @@ def get(blobs, content, namespace="a"):
     opened = blobs.open(namespace, sha1(content))
     if opened is None:
         return None
-    blob, file = opened
-    with file:
-        return blob, file.read()
+    blob, content = opened
+    with closing(content):
+        return blob, b"".join(content.read(0, blob.size))
 
 
 def sha1(content):
@@ -141,7 +143,7 @@ def test_an_upload_ends_once(tmp_path):
     with pytest.raises(ValueError, match="ended"):
         upload.write(b"x")
     with pytest.raises(ValueError, match="ended"):
-        upload.commit("a")
+        upload.commit(Keeper("a", {}))
 
 
 def test_one_store_per_directory(tmp_path):
