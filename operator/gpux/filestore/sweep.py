@@ -67,7 +67,7 @@ def _references(shelves: Shelves, retention: Retention) -> int:
                         ended += shelves.let_go(namespace, reference, sha1)
         if ended:
             shelves.disk.sync_directory(f"{layout.references}/{namespace}/{reference}")
-        if not layout.referred(namespace, reference):
+        if next(layout.referred(namespace, reference), None) is None:
             shelves.remove_folder(namespace, reference)
         count += ended
     return count
@@ -81,6 +81,7 @@ def _entries(shelves: Shelves, namespace: str, retention: Retention, *, named: _
         for sha1 in layout.referred(namespace, reference):
             referred.add(sha1)
     count = 0
+    changed = False
     folders = [f"{layout.index}/{namespace}/{algorithm}" for algorithm in ("sha1", "sha256")]
     for sha1 in names(folders[0]):
         sha256 = target(f"{folders[0]}/{sha1}")
@@ -90,6 +91,7 @@ def _entries(shelves: Shelves, namespace: str, retention: Retention, *, named: _
             count += 1
         else:
             named.add(sha256)
+            changed |= _complete(shelves, namespace, sha1, sha256)
     for sha256 in names(folders[1]):
         sha1 = target(f"{folders[1]}/{sha256}") or ""
         if os.path.lexists(f"{folders[0]}/{sha1}"):
@@ -98,7 +100,7 @@ def _entries(shelves: Shelves, namespace: str, retention: Retention, *, named: _
             # The way back without the entry: a crash's. It goes at once; nobody was told of it.
             if not os.path.lexists(f"{folders[0]}/{sha1}"):
                 shelves.disk.unlink(f"{folders[1]}/{sha256}")
-    if count:
+    if count or changed:
         for folder in folders:
             shelves.disk.sync_directory(folder)
     return count
@@ -114,6 +116,18 @@ def _remove_entry(shelves: Shelves, namespace: str, sha1: str, sha256: str, *, g
         shelves.disk.unlink(layout.entry(namespace, "sha256", sha256))
         shelves.disk.unlink(layout.entry(namespace, "sha1", sha1))
         return True
+
+
+def _complete(shelves: Shelves, namespace: str, sha1: str, sha256: str) -> bool:
+    """Make the way back where a crash has left an entry without one; whether that was so."""
+    path = shelves.layout.entry(namespace, "sha256", sha256)
+    if os.path.lexists(path):
+        return False
+    with shelves.lock(sha256):
+        lost = not os.path.lexists(path) and shelves.layout.used(namespace, sha1) is not None
+        if lost:
+            shelves.disk.symlink(sha1, path)
+    return lost
 
 
 def _contents(shelves: Shelves, named: _Seen) -> tuple[int, int]:
