@@ -5,9 +5,10 @@ from __future__ import annotations
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import BinaryIO
 
 import urllib3
 
@@ -168,10 +169,10 @@ class _S3Content:
         self._bucket = bucket
         self._key = key
 
-    def fileno(self) -> int | None:
+    def file(self) -> BinaryIO | None:
         return None
 
-    def read(self, start: int, end: int) -> Iterator[bytes]:
+    def read(self, start: int, end: int) -> Generator[bytes]:
         broken = 0
         while start < end:
             try:

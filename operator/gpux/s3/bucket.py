@@ -12,6 +12,7 @@ import base64
 import hashlib
 import random
 import re
+import secrets
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -263,11 +264,13 @@ class Bucket:
 
     # ------------------------------------------------------------------------------------------------ the service
 
-    def check(self, key: str) -> None:
+    def check(self) -> None:
         """Make sure that the service keeps conditions: on them hangs that no worker is called twice.
 
         Raises ValueError for one that ignores them.
         """
+        # Of its own, since another store may be doing the same.
+        key = f"checks/{secrets.token_hex(8)}"
         first = self.put(key, b"1")
         for what, options in (("If-None-Match", {"absent": True}), ("If-Match", {"match": '"0"'})):
             try:
