@@ -69,6 +69,11 @@ MODULES: Sequence[Module] = (
         {"local-path-provisioner": "github.com/rancher/local-path-provisioner"},
     ),
     Module(
+        "versitygw",
+        _REPOSITORY / "localcluster/go/versitygw",
+        {"versitygw": "github.com/versity/versitygw/cmd/versitygw"},
+    ),
+    Module(
         "cluster",
         _REPOSITORY / "localcluster/go/cluster",
         {
@@ -90,7 +95,7 @@ MODULES: Sequence[Module] = (
 )
 CONTROL_PLANE = ("etcd", "kube-apiserver", "kube-controller-manager", "kubectl")
 ALL = tuple(program for module in MODULES for program in module.programs)
-CLUSTER = tuple(program for program in ALL if program not in ("kompose", "helm"))
+CLUSTER = tuple(program for program in ALL if program not in ("kompose", "helm", "versitygw"))
 
 
 def module_of(program: str) -> Module:

@@ -9,7 +9,7 @@ it, and with the last entry the bytes. References are also what quotas count.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple, Protocol
 
 from gpux.hashes import FileHash, b58encode
@@ -121,7 +121,7 @@ class Content(Protocol):
     def file(self) -> BinaryIO | None:
         """A file of exactly these bytes, for the kernel to send from; None if there is none. `close` closes it."""
 
-    def read(self, start: int, end: int) -> Iterator[bytes]:
+    def read(self, start: int, end: int) -> Generator[bytes]:
         """Yield the bytes from start to end (which is not among them), in pieces of at most a megabyte."""
 
     def close(self) -> None:

@@ -9,7 +9,7 @@ import heapq
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
 from typing import BinaryIO
 
@@ -166,7 +166,7 @@ class _FileContent:
     def file(self) -> BinaryIO:
         return self._file
 
-    def read(self, start: int, end: int) -> Iterator[bytes]:
+    def read(self, start: int, end: int) -> Generator[bytes]:
         while start < end and (piece := os.pread(self._file.fileno(), min(_PIECE, end - start), start)):
             yield piece
             start += len(piece)

@@ -9,7 +9,6 @@ import os
 import resource
 import signal
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,10 +17,9 @@ from aiohttp import web
 
 from gpux import tokens
 from gpux.blobs import Retention
-from gpux.calls import CallBook
-from gpux.filestore.backend import DirectoryLock, FileBlobs
 from gpux.log import log
 from gpux.store import tools
+from gpux.store.backend import Backend, add_options, prepare
 from gpux.store.calls import CallApi
 from gpux.store.external import ExternalApi, Outsider, outsider
 from gpux.store.files import FileApi
@@ -35,7 +33,6 @@ from gpux.store.tasks import TaskApi
 from gpux.store.transfer import Limits, Transfer
 from gpux.store.upkeep import Habits, Upkeep
 
-_LOCK_SECONDS = 60.0
 _SHUTDOWN_SECONDS = 20.0
 _FIRST_REQUEST_SECONDS = 30.0
 _KEEPALIVE_SECONDS = 75.0
@@ -100,7 +97,7 @@ class _Listener(web.Server):
         )
 
 
-async def _serve(options: argparse.Namespace) -> None:
+async def _serve(options: argparse.Namespace, backend: Backend) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -113,10 +110,8 @@ async def _serve(options: argparse.Namespace) -> None:
 
     # Two pools: the commit of a large file may take seconds of its threads, and calls don't wait for that.
     files = ThreadPoolExecutor(16, thread_name_prefix="files")
-    records = ThreadPoolExecutor(4, thread_name_prefix="records")
-    root = str(options.root)
-    blobs = FileBlobs(root, reserve=options.reserve)
-    calls = CallBook(root, executor=records)
+    records = ThreadPoolExecutor(8, thread_name_prefix="records")
+    blobs, calls = backend.open(records)
     metrics = Metrics(free_bytes=blobs.free_bytes, usage=blobs.usage, calls=calls.counts)
     limits = Limits(file_bytes=options.max_file_bytes)
     transfer = Transfer(blobs=blobs, executor=files, metrics=metrics, limits=limits)
@@ -163,6 +158,7 @@ async def _serve(options: argparse.Namespace) -> None:
         ),
     )
     upkeep.start()
+    following = asyncio.create_task(calls.follow())
 
     servers = [(_Listener(handle), options.listen)]
     if options.metrics_listen is not None:
@@ -182,6 +178,7 @@ async def _serve(options: argparse.Namespace) -> None:
     for listener in listeners:
         listener.close()
     upkeep.stop()
+    following.cancel()
     calls.close()
     for server, _ in servers:
         server.pre_shutdown()
@@ -215,34 +212,27 @@ def main(arguments: list[str] | None = None) -> int:
         return tools.main(given)
     parser = argparse.ArgumentParser(prog="gpux-store", description="The store of files and calls.")
     add: Any = parser.add_argument
-    add("--root", type=Path, required=True, help="directory of what is stored; on one file system")
+    add_options(add)
     add("--listen", type=_address, default=("0.0.0.0", 8080), help="ADDRESS:PORT of the API")
     add("--metrics-listen", type=_address, default=None, help="ADDRESS:PORT of /metrics; none if absent")
     add("--external-listen", type=_address, default=None, help="ADDRESS:PORT for the outside; none if absent")
     add("--external-url", default=None, help="the URL of that port as seen from outside, for links")
     add("--key-file", type=Path, required=True, help="the key that tokens are signed with")
     add("--max-file-bytes", type=int, default=1 << 40, help="largest file taken")
-    add("--reserve", type=int, default=64 << 20, help="bytes that files leave free for records of calls")
     add("--sweep-seconds", type=_number, default=3600.0, help="time between sweeps; 0: none")
     add("--grace-seconds", type=_number, default=7 * _DAY, help="how long files without references stay")
     add("--unused-days", type=_number, default=90.0, help="when owners lose files they don't use; 0: never")
     add("--scrub-days", type=_number, default=30.0, help="time in which all files are read again; 0: never")
     add("--scrub-bytes-per-second", type=_rate, default=20.0 * (1 << 20), help="how fast they are read")
     options = parser.parse_args(given)
-    options.root.mkdir(parents=True, exist_ok=True)
-    lock = DirectoryLock(str(options.root / "lock"))
-    deadline = time.monotonic() + _LOCK_SECONDS
-    while not lock.try_acquire():
-        # The former process of a rolling restart may still be finishing.
-        if time.monotonic() > deadline:
-            log("error", "another store has this directory", root=str(options.root))
-            return 1
-        time.sleep(0.2)
+    backend = prepare(options)
+    if backend is None:
+        return 1
     os.umask(0o077)
     logging.basicConfig(level=logging.WARNING, handlers=[_Lines()])
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    asyncio.run(_serve(options))
+    asyncio.run(_serve(options, backend))
     return 0
 
 

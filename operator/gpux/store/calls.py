@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from gpux.blobs import Blob, is_namespace
-from gpux.calls import REPORTED, CallBook, CallRequest
+from gpux.calls import REPORTED, CallRequest, Calls
 from gpux.hashes import FileHash
 from gpux.jsontext import is_json
 from gpux.store.http import HttpError, read_object, reply
@@ -35,7 +35,7 @@ _ATTEMPT = r"(?P<attempt>[1-9][0-9]{0,6})"
 class CallApi:
     """The routes below ``/v1/calls``, and ``/v1/changes``."""
 
-    def __init__(self, calls: CallBook, transfer: Transfer) -> None:
+    def __init__(self, calls: Calls, transfer: Transfer) -> None:
         self._calls = calls
         self._transfer = transfer
         task = f"/v1/calls/{TASK}"
@@ -128,7 +128,7 @@ class CallApi:
     async def _answer(self, context: Context) -> web.StreamResponse:
         task, attempt = _attempt(context)
         answered_at = _answered_at(context.query)
-        call = self._calls.get(task, attempt, namespace=context.tenant)
+        call = await self._calls.fetch(task, attempt, namespace=context.tenant)
         kept = context.keeper if context.tenant else keeper(call.namespace, {f"task:{task}": None})
         blob, _ = await self._transfer.receive(context.request, kept, limit=ANSWER_LIMIT)
         if not await self._transfer.in_thread(lambda: self._is_json(call.namespace, blob)):
@@ -141,7 +141,7 @@ class CallApi:
         )
 
     async def _get_call(self, context: Context) -> web.StreamResponse:
-        call = self._calls.get(*_attempt(context))
+        call = await self._calls.fetch(*_attempt(context))
         document = call.document()
         answer = call.answer
         if answer is not None and answer.size <= INLINE_LIMIT:
@@ -151,7 +151,7 @@ class CallApi:
         return reply(document)
 
     async def _list_calls(self, _: Context) -> web.StreamResponse:
-        return reply([call.brief() for call in self._calls.all()])
+        return reply([call.brief() for call in await self._calls.fetch_all()])
 
     async def _changes(self, context: Context) -> web.StreamResponse:
         after, seconds = number(context.query, "after"), _wait(context.query)

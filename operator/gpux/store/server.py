@@ -15,6 +15,7 @@ from aiohttp import web
 from gpux import tokens
 from gpux.blobs import HashConflictError, QuotaError, StorageFullError
 from gpux.calls import CallConflictError, CallNotFoundError
+from gpux.errors import UnavailableError
 from gpux.log import log
 from gpux.store.http import HttpError, reply
 from gpux.store.metrics import Metrics
@@ -61,6 +62,13 @@ class Server:
             response = reply({"error": "no such call"}, status=404)
         except CallConflictError as error:
             response = reply({"error": str(error)}, status=409)
+        except UnavailableError as error:
+            log("warning", "the backend is unavailable", route=name, error=str(error))
+            response = reply(
+                {"error": "the store's backend is unavailable; try again"},
+                status=503,
+                headers={"Retry-After": "5"},
+            )
         except ConnectionError:
             raise
         except Exception as error:  # noqa: BLE001 one request's failure is not the server's

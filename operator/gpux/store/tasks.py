@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from gpux.blobs import PUBLIC, is_reference
-from gpux.calls import CallBook
+from gpux.calls import Calls
 from gpux.store.http import HttpError, reply
 from gpux.store.routes import OPERATOR, TASK, Context, route
 from gpux.store.transfer import Transfer
@@ -14,7 +14,7 @@ from gpux.store.transfer import Transfer
 class TaskApi:
     """``/v1/tasks``, and ``/v1/references`` for what isn't a task's."""
 
-    def __init__(self, calls: CallBook, transfer: Transfer) -> None:
+    def __init__(self, calls: Calls, transfer: Transfer) -> None:
         self._calls = calls
         self._transfer = transfer
         self.routes = [
@@ -29,7 +29,7 @@ class TaskApi:
         found = {
             task: namespace for namespace, task in sorted(holders, key=lambda holder: holder[0] != PUBLIC)
         }
-        found |= {call.task: call.namespace for call in self._calls.all()}
+        found |= {call.task: call.namespace for call in await self._calls.fetch_all()}
         return reply([{"task": task, "namespace": namespace} for task, namespace in sorted(found.items())])
 
     async def _delete(self, context: Context) -> web.StreamResponse:

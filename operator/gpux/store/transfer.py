@@ -11,7 +11,9 @@ from typing import BinaryIO, NamedTuple, TypeVar
 from aiohttp import web
 
 from gpux.blobs import Blob, Blobs, Content, Keeper
+from gpux.errors import UnavailableError
 from gpux.hashes import FileHash
+from gpux.log import log
 from gpux.store.http import HttpError, body_chunks, byte_range, check_length, has_etag
 from gpux.store.metrics import Metrics
 from gpux.store.uploads import Slots, receive
@@ -147,12 +149,27 @@ class Transfer:
             start += count
 
     async def _stream(self, response: web.StreamResponse, content: Content, start: int, end: int) -> None:
+        """Send what has to be read first; the next piece is read while one is sent."""
+        loop = asyncio.get_running_loop()
         pieces = content.read(start, end)
-        while piece := await self.in_thread(lambda: next(pieces, b"")):
-            async with asyncio.timeout(_PIECE_SECONDS):
-                await response.write(piece)
-            self.metrics.sent.inc(len(piece))
-            start += len(piece)
+        reading = loop.run_in_executor(self.executor, next, pieces, b"")
+        try:
+            while piece := await reading:
+                reading = loop.run_in_executor(self.executor, next, pieces, b"")
+                async with asyncio.timeout(_PIECE_SECONDS):
+                    await response.write(piece)
+                self.metrics.sent.inc(len(piece))
+                start += len(piece)
+        except TimeoutError:
+            raise ConnectionResetError("the reader stalled") from None
+        except UnavailableError as error:
+            log("warning", "a content broke off", error=str(error))
+        finally:
+            await asyncio.wait((reading,))
+            if not reading.cancelled():
+                # Looked at, so that nobody complains; what it says was said above, or concerns nobody any more.
+                reading.exception()
+            await self.in_thread(pieces.close)
         if start < end:
             # The backend has lost it midway; the length that was announced tells the reader.
             raise ConnectionResetError("the content ended early")

@@ -1,0 +1,193 @@
+"""The `Blobs` of a bucket, for any number of stores at once."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import BinaryIO
+
+import urllib3
+
+from gpux.blobs import Blob, Content, Entry, Keeper, Retention, Scrubbed, Swept, Upload, Usage
+from gpux.errors import UnavailableError
+from gpux.hashes import FileHash
+from gpux.s3 import upkeep
+from gpux.s3.bucket import Bucket
+from gpux.s3.shelves import LIVE, Shelves
+from gpux.s3.upload import S3Upload, places_of, refer
+
+_PIECE = 1 << 20
+_RESUMED = 5
+_SENDERS = 16
+
+#: There is no telling how much room a bucket has; its owner's bill does.
+_PLENTY = 1 << 60
+
+
+class S3Blobs:
+    """See `Blobs`. All of it may raise UnavailableError."""
+
+    def __init__(
+        self,
+        bucket: Bucket,
+        *,
+        clock: Callable[[], float] = time.time,
+        spool: str | None = None,
+        settle: float = upkeep.SETTLE,
+        abandoned: float = upkeep.ABANDONED,
+    ) -> None:
+        """Look at what there is. `spool` is where parts of uploads wait; None for the system's temporary directory."""
+        self._bucket = bucket
+        self._shelves = Shelves(bucket, clock=clock)
+        self._spool = spool
+        self._settle = settle
+        self._abandoned = abandoned
+        self._owner = secrets.token_hex(8)
+        self._senders = ThreadPoolExecutor(_SENDERS, thread_name_prefix="parts")
+        self._lock = threading.Lock()
+        self._usage = self._count()
+
+    def begin(self, *, size: int | None) -> Upload:  # noqa: ARG002 the interface's; a bucket has room
+        """See `Blobs`."""
+        return S3Upload(self._shelves, self._senders, spool=self._spool, stored=self._add)
+
+    def open(self, namespace: str, name: FileHash) -> tuple[Blob, Content] | None:
+        """See `Blobs`."""
+        found = self._shelves.find(namespace, name)
+        if found is None:
+            return None
+        sha1, seen = found
+        key = f"data/{seen.entry.data}"
+        if self._bucket.size(key) != seen.entry.size:
+            return None
+        self._shelves.use(namespace, sha1, seen)
+        return Blob(sha1, seen.entry.sha256, seen.entry.size), _S3Content(self._bucket, key)
+
+    def refer(self, keeper: Keeper, blobs: Sequence[Blob]) -> None:
+        """See `Blobs`."""
+        different = list({blob.sha1: blob for blob in blobs}.values())
+        with ExitStack() as undo:
+            refer(self._shelves, keeper, different, undo=undo)
+            # After the references, so that the sweep sees them if it has marked an entry.
+            for place in places_of(keeper):
+                for blob in different:
+                    seen = self._shelves.read(place, blob.sha1)
+                    if seen is None or seen.entry.state != LIVE or seen.entry.sha256 != blob.sha256:
+                        raise KeyError(blob.sha1)
+            undo.pop_all()
+
+    def drop(self, reference: str, *, namespace: str | None = None) -> int:
+        """See `Blobs`."""
+        places = list(self._bucket.folders("refs/")) if namespace is None else [namespace]
+        count = 0
+        for place in places:
+            found = list(self._shelves.references(place, reference))
+            count += sum(1 for _ in self._senders.map(self._shelves.let_go, found))
+        return count
+
+    def entries(
+        self, namespace: str, *, references: Sequence[str] | None = None, after: str = "", limit: int
+    ) -> list[Entry]:
+        """See `Blobs`."""
+        held: dict[str, list[str]] = {}
+        for reference in self._shelves.references(namespace):
+            if reference.sha1 > after:
+                held.setdefault(reference.sha1, []).append(reference.name)
+        found: list[Entry] = []
+        for sha1 in self._names(namespace, held, references, after):
+            if len(found) == limit:
+                break
+            seen = self._shelves.read(namespace, sha1)
+            if seen is not None and seen.entry.state == LIVE:
+                entry = seen.entry
+                blob = Blob(sha1, entry.sha256, entry.size)
+                found.append(Entry(blob, entry.created, entry.used, sorted(held.get(sha1, []))))
+        return found
+
+    def _names(
+        self, namespace: str, held: dict[str, list[str]], references: Sequence[str] | None, after: str
+    ) -> Iterator[str]:
+        if references is not None:
+            wanted = set(references)
+            yield from sorted(sha1 for sha1, names in held.items() if wanted.intersection(names))
+            return
+        below = f"entries/{namespace}/"
+        for listed in self._bucket.listing(below, after=below + after if after else ""):
+            yield listed.key.removeprefix(below)
+
+    def holders(self, kind: str) -> list[tuple[str, str]]:
+        """See `Blobs`."""
+        prefix = f"{kind}:"
+        return [
+            (namespace, name.removeprefix(prefix))
+            for namespace in self._bucket.folders("refs/")
+            for name in self._bucket.folders(f"refs/{namespace}/")
+            if name.startswith(prefix)
+        ]
+
+    def sweep(self, retention: Retention) -> Swept:
+        """See `Blobs`."""
+        swept = upkeep.sweep(
+            self._shelves, retention, owner=self._owner, settle=self._settle, abandoned=self._abandoned
+        )
+        usage = self._count()
+        with self._lock:
+            self._usage = usage
+        return swept
+
+    def scrub(self, *, every: float, pause: Callable[[int], bool]) -> Scrubbed:
+        """See `Blobs`."""
+        return upkeep.scrub(self._shelves, owner=self._owner, every=every, pause=pause)
+
+    def usage(self) -> Usage:
+        """See `Blobs`: what there was at the last sweep, and what came here since."""
+        return self._usage
+
+    def free_bytes(self) -> int:
+        """See `Blobs`."""
+        return _PLENTY
+
+    def _count(self) -> Usage:
+        objects = size = 0
+        for _, listed in self._shelves.contents():
+            objects, size = objects + 1, size + listed.size
+        return Usage(objects, size)
+
+    def _add(self, size: int) -> None:
+        with self._lock:
+            self._usage = Usage(self._usage.objects + 1, self._usage.size + size)
+
+
+class _S3Content:
+    """See `Content`."""
+
+    def __init__(self, bucket: Bucket, key: str) -> None:
+        self._bucket = bucket
+        self._key = key
+
+    def file(self) -> BinaryIO | None:
+        return None
+
+    def read(self, start: int, end: int) -> Generator[bytes]:
+        broken = 0
+        while start < end:
+            try:
+                with self._bucket.open(self._key, start=start, end=end) as response:
+                    if response is None:
+                        return
+                    while start < end and (piece := response.read(min(_PIECE, end - start))):
+                        start += len(piece)
+                        broken = 0
+                        yield piece
+            except (UnavailableError, urllib3.exceptions.HTTPError):
+                # Gone on where it broke off: the reader may have had most of it.
+                broken += 1
+                if broken > _RESUMED:
+                    raise
+
+    def close(self) -> None:
+        """Nothing is held between reads."""

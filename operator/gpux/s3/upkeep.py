@@ -1,0 +1,231 @@
+"""Removing what nobody needs any more, and reading again what is kept. One store at a time does either.
+
+A request that fails ends the whole, so that nothing is ever removed because something couldn't be read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from gpux.blobs import Retention, Scrubbed, Swept
+from gpux.errors import UnavailableError
+from gpux.log import log
+from gpux.s3.bucket import ChangedError
+from gpux.s3.shelves import DYING, GONE, LIVE, ROTTEN, Reference, Seen, Shelves
+
+_LEASE_SECONDS = 600.0
+_SAVED_SECONDS = 60.0
+_PROGRESS = "leases/scrubbed"
+_PIECE = 1 << 20
+
+#: Seconds for which what no entry names may belong to an upload that is about to name it.
+SETTLE = 3600.0
+#: Seconds after which an upload in parts has been given up.
+ABANDONED = 2 * 86_400.0
+
+
+class _Progress(NamedTuple):
+    """How far a scrub is."""
+
+    done: str | None
+    """The key of the last entry that was read; None at the end."""
+    started: float
+
+
+def sweep(shelves: Shelves, retention: Retention, *, owner: str, settle: float, abandoned: float) -> Swept:
+    """See `Blobs.sweep`; ``settle`` and ``abandoned`` are as `SETTLE` and `ABANDONED`."""
+    if not shelves.lease("sweep", owner, seconds=_LEASE_SECONDS):
+        return Swept()
+    started = time.time()
+    named: set[bytes] = set()
+    references = entries = 0
+    renew = _renewing(shelves, "sweep", owner)
+    for namespace in sorted({*shelves.namespaces(), *shelves.bucket.folders("refs/")}):
+        ended, removed = _namespace(
+            shelves, namespace, retention, named=named, settled=started - settle, renew=renew
+        )
+        references, entries = references + ended, entries + removed
+    for name in [listed.key.rpartition("/")[2] for listed in shelves.bucket.listing("quarantine/")]:
+        named.add(bytes.fromhex(name))
+    objects = size = 0
+    for name, listed in shelves.contents():
+        renew()
+        # Names come only to contents that were completed since: the age tells.
+        if bytes.fromhex(name) not in named and listed.modified < started - settle:
+            shelves.bucket.delete(listed.key)
+            objects, size = objects + 1, size + listed.size
+    for upload in list(shelves.bucket.uploads("data/")):
+        if upload.started < started - abandoned:
+            shelves.bucket.abort(upload.key, upload.upload)
+    return Swept(references, entries, objects, size)
+
+
+def _renewing(shelves: Shelves, what: str, owner: str) -> Callable[[], None]:
+    """Return what keeps a lease when it is called often. It raises UnavailableError if another store has it now."""
+    renewed = time.monotonic()
+
+    def renew() -> None:
+        nonlocal renewed
+        if time.monotonic() - renewed > _LEASE_SECONDS / 10:
+            if not shelves.lease(what, owner, seconds=_LEASE_SECONDS):
+                raise UnavailableError(f"another store has taken over the {what}")
+            renewed = time.monotonic()
+
+    return renew
+
+
+def _namespace(
+    shelves: Shelves,
+    namespace: str,
+    retention: Retention,
+    *,
+    named: set[bytes],
+    settled: float,
+    renew: Callable[[], None],
+) -> tuple[int, int]:
+    """Sweep the references and entries of one namespace; how many of each went."""
+    referred: dict[str, list[Reference]] = {}
+    for reference in shelves.references(namespace):
+        referred.setdefault(reference.sha1, []).append(reference)
+    ended = 0
+    marked: dict[str, Seen] = {}
+    for sha1, seen in shelves.read_all(namespace):
+        renew()
+        references = referred.pop(sha1, [])
+        entry = seen.entry
+        if entry.state == GONE:
+            shelves.bucket.remove(f"entries/{namespace}/{sha1}", match=seen.etag)
+            continue
+        idle = shelves.clock() - entry.used
+        if retention.unused is not None and idle > retention.unused:
+            for reference in [other for other in references if other.name.startswith("owner:")]:
+                # It counts as used now: its grace begins.
+                shelves.let_go(reference)
+                references.remove(reference)
+                ended, idle = ended + 1, 0.0
+        if references or (entry.state != DYING and idle <= retention.grace):
+            named.add(bytes.fromhex(entry.data))
+            if entry.state == DYING:
+                _change(shelves, namespace, sha1, seen, LIVE)
+        else:
+            dying = seen if entry.state == DYING else _change(shelves, namespace, sha1, seen, DYING)
+            if dying is None:
+                # Somebody uses it.
+                named.add(bytes.fromhex(entry.data))
+            else:
+                marked[sha1] = dying
+    # References to nothing: of uploads that ended before their entry.
+    for references in referred.values():
+        for reference in references:
+            if reference.modified < settled and shelves.read(namespace, reference.sha1) is None:
+                shelves.bucket.delete(reference.key)
+                ended += 1
+    return ended, _bury(shelves, namespace, marked, named=named)
+
+
+def _bury(shelves: Shelves, namespace: str, marked: dict[str, Seen], *, named: set[bytes]) -> int:
+    """Remove the marked entries that still nothing refers to; how many."""
+    if not marked:
+        return 0
+    referred = {reference.sha1 for reference in shelves.references(namespace)}
+    count = 0
+    for sha1, seen in marked.items():
+        state = LIVE if sha1 in referred else GONE
+        changed = _change(shelves, namespace, sha1, seen, state)
+        if state == LIVE or changed is None:
+            named.add(bytes.fromhex(seen.entry.data))
+        else:
+            count += 1
+            _remove_back(shelves, namespace, sha1, seen.entry.sha256)
+            shelves.bucket.remove(f"entries/{namespace}/{sha1}", match=changed.etag)
+    return count
+
+
+def _remove_back(shelves: Shelves, namespace: str, sha1: str, sha256: str) -> None:
+    key = f"hashes/{namespace}/{sha256}"
+    back = shelves.bucket.get(key)
+    entry = shelves.read(namespace, sha1)
+    # In this order: an upload that brings the entry back writes the way back after it.
+    if back is not None and (entry is None or entry.entry.state == GONE):
+        shelves.bucket.remove(key, match=back.etag)
+
+
+def _change(shelves: Shelves, namespace: str, sha1: str, seen: Seen, state: str) -> Seen | None:
+    """Give an entry another state; None if it has changed meanwhile, which is somebody else's doing."""
+    entry = seen.entry._replace(state=state)
+    try:
+        return Seen(entry, shelves.write(namespace, sha1, entry, match=seen.etag))
+    except ChangedError:
+        return None
+
+
+def scrub(shelves: Shelves, *, owner: str, every: float, pause: Callable[[int], bool]) -> Scrubbed:
+    """See `Blobs.scrub`."""
+    if not shelves.lease("scrub", owner, seconds=_LEASE_SECONDS):
+        return Scrubbed()
+    progress = _load(shelves)
+    if progress is None or progress.done is None:
+        if progress is not None and shelves.clock() - progress.started < every:
+            return Scrubbed()
+        progress = _Progress("", shelves.clock())
+    total = Scrubbed()
+    renew = _renewing(shelves, "scrub", owner)
+    saved = time.monotonic()
+    for listed in shelves.bucket.listing("entries/", after=progress.done or ""):
+        renew()
+        _, namespace, sha1 = listed.key.split("/")
+        checked = _check(shelves, namespace, sha1, pause)
+        if checked is None:
+            return total
+        total = Scrubbed(*(sum(pair) for pair in zip(total, checked, strict=True)))
+        progress = progress._replace(done=listed.key)
+        if time.monotonic() - saved > _SAVED_SECONDS:
+            _save(shelves, progress)
+            saved = time.monotonic()
+    _save(shelves, progress._replace(done=None))
+    return total
+
+
+def _load(shelves: Shelves) -> _Progress | None:
+    found = shelves.bucket.get(_PROGRESS)
+    return None if found is None else _Progress(**json.loads(found.body))
+
+
+def _save(shelves: Shelves, progress: _Progress) -> None:
+    shelves.bucket.put(_PROGRESS, json.dumps(progress._asdict()).encode())
+
+
+def _check(shelves: Shelves, namespace: str, sha1: str, pause: Callable[[int], bool]) -> Scrubbed | None:
+    """Read one entry's content; None if the scrub is to end."""
+    seen = shelves.read(namespace, sha1)
+    if seen is None or seen.entry.state != LIVE:
+        return Scrubbed()
+    entry = seen.entry
+    if not entry.size:
+        return Scrubbed(1)
+    hashed = hashlib.sha256()
+    size = 0
+    try:
+        with shelves.bucket.open(f"data/{entry.data}", start=0, end=entry.size) as response:
+            if response is None:
+                log("error", "a content is missing", namespace=namespace, sha1=sha1)
+                return Scrubbed(unreadable=1)
+            while piece := response.read(_PIECE):
+                hashed.update(piece)
+                size += len(piece)
+                if not pause(len(piece)):
+                    return None
+    except UnavailableError as error:
+        log("warning", "a content can't be read", namespace=namespace, sha1=sha1, error=str(error))
+        return Scrubbed(unreadable=1)
+    if hashed.hexdigest() == entry.sha256:
+        return Scrubbed(1, size)
+    log("error", "a content isn't what its name says", namespace=namespace, sha1=sha1, data=entry.data)
+    note = {"namespace": namespace, "sha1": sha1, "sha256": entry.sha256, "found": hashed.hexdigest()}
+    shelves.bucket.put(f"quarantine/{entry.data}", json.dumps(note).encode())
+    _change(shelves, namespace, sha1, seen, ROTTEN)
+    return Scrubbed(1, size, quarantined=1)
