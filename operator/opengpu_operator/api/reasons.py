@@ -27,6 +27,8 @@ class ConditionType(StrEnum):
     """Every service of the task is up."""
     ROUTED = "Routed"
     """The task's ports have URLs."""
+    STORAGE_SIZED = "StorageSized"
+    """False where /gpux_usr is smaller than the task asks for; absent otherwise."""
     SUSPENDED = "Suspended"
     """The object is suspended by its spec."""
     COMPLETE = "Complete"
@@ -58,6 +60,7 @@ class Reason(StrEnum):
     SOURCE_DELETING = "SourceDeleting"
     SOURCE_SUSPENDED = "SourceSuspended"
     TERMS_REFUSED = "TermsRefused"
+    OWNER_PROOF_REFUSED = "OwnerProofRefused"
     SPEC_REFUSED = "SpecRefused"
     NAMESPACE_TERMINATING = "NamespaceTerminating"
     DATA_NOT_FOUND = "DataNotFound"
@@ -68,6 +71,7 @@ class Reason(StrEnum):
     NO_NODE_FITS = "NoNodeFits"
     UNSCHEDULABLE = "Unschedulable"
     STORAGE_NODE_CONFLICT = "StorageNodeConflict"
+    STORAGE_TOO_SMALL = "StorageTooSmall"
     SCHEDULED = "Scheduled"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     CONTAINER_FAILING = "ContainerFailing"
@@ -84,6 +88,11 @@ class Reason(StrEnum):
     ROUTED = "Routed"
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"
+
+    # Storage of owners (events)
+    STORAGE_EXPIRES = "StorageExpires"
+    STORAGE_KEPT = "StorageKept"
+    STORAGE_REMOVED = "StorageRemoved"
 
     # Ends of a task (also status.endReason)
     ANSWERED = "Answered"

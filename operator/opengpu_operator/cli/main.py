@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from opengpu_operator.cli import lint, translate
+from opengpu_operator.cli import lint, owner, storage, translate
 
 
 def parser() -> argparse.ArgumentParser:
@@ -16,6 +16,8 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
     translate.register(commands)
     lint.register(commands)
+    storage.register(commands)
+    owner.register(commands)
     return root
 
 

@@ -19,6 +19,7 @@ from opengpu_operator.kube.kinds import (
     PVC,
     SERVICE,
     SOURCE,
+    STORAGE_CLASS,
     TASK,
     Kind,
 )
@@ -37,7 +38,7 @@ CHILDREN: Final = (
     CONTROLLER_REVISION,
 )
 #: Secrets are missing: the operator may not read any. ConfigMaps of users hold Compose files and data.
-WATCHED: Final = (SOURCE, TASK, *CHILDREN, CONFIG_MAP, NODE, NAMESPACE)
+WATCHED: Final = (SOURCE, TASK, *CHILDREN, CONFIG_MAP, NODE, NAMESPACE, STORAGE_CLASS)
 
 #: Kubernetes puts this one into every namespace.
 _ROOT_CA: Final = "kube-root-ca.crt"

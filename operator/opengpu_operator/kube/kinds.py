@@ -71,6 +71,8 @@ JOB: Final = Kind("batch", "v1", "jobs", "Job")
 SERVICE: Final = Kind("", "v1", "services", "Service")
 INGRESS: Final = Kind("networking.k8s.io", "v1", "ingresses", "Ingress")
 PVC: Final = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+PERSISTENT_VOLUME: Final = Kind("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False)
+STORAGE_CLASS: Final = Kind("storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False)
 NETWORK_POLICY: Final = Kind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 CONFIG_MAP: Final = Kind("", "v1", "configmaps", "ConfigMap")
 SECRET: Final = Kind("", "v1", "secrets", "Secret")
@@ -90,6 +92,8 @@ KINDS: Final = (
     SERVICE,
     INGRESS,
     PVC,
+    PERSISTENT_VOLUME,
+    STORAGE_CLASS,
     NETWORK_POLICY,
     CONFIG_MAP,
     SECRET,

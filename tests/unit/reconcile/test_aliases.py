@@ -79,7 +79,16 @@ class Job:
             gateway=cast("Gateway", self.api),
             cache=self.cache,
             **dict.fromkeys(
-                ("recorder", "calls", "translations", "counted", "store_key", "resolvers", "clock"),
+                (
+                    "recorder",
+                    "calls",
+                    "translations",
+                    "storage",
+                    "counted",
+                    "store_key",
+                    "resolvers",
+                    "clock",
+                ),
                 cast("Any", None),
             ),
         )

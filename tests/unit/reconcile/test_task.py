@@ -21,6 +21,7 @@ from opengpu_operator.kube.gateway import Gateway
 from opengpu_operator.kube.kinds import DEPLOYMENT, INGRESS, JOB, KINDS, POD, SECRET, SOURCE, TASK, Kind
 from opengpu_operator.reconcile.attempt import DELIVERY_GRACE
 from opengpu_operator.reconcile.calls import Calls
+from opengpu_operator.reconcile.owners import OwnerStorage
 from opengpu_operator.reconcile.task import TaskReconciler
 from opengpu_operator.reconcile.translations import Translations
 from opengpu_operator.settings import Settings
@@ -41,6 +42,7 @@ class World:
 
     def __init__(self) -> None:
         self.api, self.store, self.clock, self.events = ApiServer(), Store(), Clock(), Events()
+        self.settings: dict[str, Any] = {}
 
     async def source(self, content: Translation, **spec: Any) -> None:
         """Make or change the source, which offers one translation for cpu."""
@@ -85,13 +87,22 @@ class Operator:
         gateway = cast("Gateway", world.api)
         self.calls = Calls(store=cast("StoreClient", world.store), changed=lambda *_: None, clock=world.clock)
         self.calls.since = NOW - timedelta(hours=1)
+        settings = Settings.model_validate({"routes": {"domain": "gpux.example"}, **world.settings})
+        self.storage = OwnerStorage(
+            settings=settings.storage,
+            gateway=gateway,
+            cache=self.cache,
+            recorder=cast("Recorder", world.events),
+            clock=world.clock,
+        )
         self.tasks = TaskReconciler(
-            settings=Settings.model_validate({"routes": {"domain": "gpux.example"}}),
+            settings=settings,
             gateway=gateway,
             cache=self.cache,
             recorder=cast("Recorder", world.events),
             calls=self.calls,
             translations=Translations(gateway=gateway, cache=self.cache),
+            storage=self.storage,
             counted=lambda *_: None,
             store_key=lambda: b"a key of sixteen bytes or more",
             resolvers=["10.96.0.10"],
