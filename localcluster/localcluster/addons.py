@@ -9,6 +9,7 @@ from localcluster import binaries
 from localcluster.commands import Argument, run
 from localcluster.node import QUEUE
 from localcluster.nodeconfig import VOLUMES
+from localcluster.paths import Layout
 from localcluster.topology import AMD_GPUS, NODE_PORT, NVIDIA_GPUS, Topology
 
 WORKLOADS = (
@@ -38,9 +39,10 @@ def render(names: Sequence[str] = _ALL, **values: str) -> str:
     return "\n---\n".join(Template(text).safe_substitute(_VALUES | values) for text in texts)
 
 
-def apply(kubeconfig: Path, topology: Topology) -> None:
+def apply(layout: Layout, topology: Topology) -> None:
     """Create or update everything that the cluster needs."""
-    apply_manifests(kubeconfig, render(dns_address=topology.dns_address))
+    text = render(dns_address=topology.dns_address, shared=str(layout.shared))
+    apply_manifests(layout.kubeconfig, text)
 
 
 def apply_manifests(kubeconfig: Path, manifests: str) -> None:

@@ -158,9 +158,9 @@ class UserVolumeClass(VolumeClass):
 
     max_size: StorageQuantity | None = None
     """The most that a task may ask for by ``spec.storage.userSize``. None: no limit but the cluster's own quotas."""
-    unused_seconds: Annotated[int, Field(ge=3600)] | None = None
+    unused_seconds: Annotated[int, Field(ge=1)] | None = None
     """After how long without a task of the owner its end is announced. None: it stays until somebody removes it."""
-    grace_seconds: Annotated[int, Field(ge=60)] = 7 * 24 * 3600
+    grace_seconds: Annotated[int, Field(ge=1)] = 7 * 24 * 3600
     """From the announcement to the removal; a task of the owner that comes meanwhile calls it off."""
 
 

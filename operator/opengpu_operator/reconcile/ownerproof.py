@@ -54,7 +54,7 @@ def check(task: Task, *, digest: str, cluster: str, required: bool, now: datetim
         raise _refused(
             "ownerProof", "whoever names an owner here has to prove it: add what `opengpu owner sign` prints"
         )
-    if datetime.fromisoformat(proof.not_after) <= now:
+    if _moment(proof.not_after) <= now:
         raise _refused(
             "ownerProof",
             f"the proof was good until {proof.not_after}, it is {timestamp(now)}: sign a new one",
@@ -62,8 +62,8 @@ def check(task: Task, *, digest: str, cluster: str, required: bool, now: datetim
     if digest not in proof.digests:
         raise _refused(
             "ownerProof",
-            f"the owner signed for {', '.join(proof.digests) or 'no file'}, the source's file is {digest}: sign for that one, "
-            "if it is what the owner wants to run",
+            f"the owner signed for {', '.join(proof.digests) or 'no file'}, the source's file is {digest}: sign for "
+            "that one, if it is what the owner wants to run",
         )
     signed = message(
         cluster=cluster,
@@ -78,6 +78,13 @@ def check(task: Task, *, digest: str, cluster: str, required: bool, now: datetim
             f"the signature isn't one of {owner} over cluster {cluster}, namespace {task.metadata.namespace}, task "
             f"{task.metadata.name}, notAfter {proof.not_after} and {', '.join(sorted(set(proof.digests)))}",
         )
+
+
+def _moment(text: str) -> datetime:
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError:
+        raise _refused("ownerProof", f"notAfter is {text}, which is no time") from None
 
 
 def _verified(key: bytes, signature: str, signed: bytes) -> bool:

@@ -113,8 +113,8 @@ class OwnerStorage:
         self._cache = cache
         self._recorder = recorder
         self._clock = clock
-        self._in_use: set[str] = set()
-        """UIDs of the claims that were in use when they were last looked at."""
+        self._in_use: dict[str, set[str]] = {}
+        """By the UID of each claim that was in use when it was last looked at: its users'."""
 
     def claims(self, namespace: str, owner: str) -> list[str]:
         """Return the names of the claims that there are of an owner."""
@@ -123,7 +123,7 @@ class OwnerStorage:
 
     def forget(self, uid: str) -> None:
         """Drop what is remembered of a claim that is gone."""
-        self._in_use.discard(uid)
+        self._in_use.pop(uid, None)
 
     # --- use and disuse -------------------------------------------------------------------------------------------
 
@@ -135,17 +135,18 @@ class OwnerStorage:
         metadata, now = claim["metadata"], self._clock()
         last = used_at(claim)
         tasks = users(self._cache.tasks_of_owner(namespace, metadata["annotations"][OWNER_NAME]), claim)
-        if any(not expiry.is_finished(task) for task in tasks):
-            self._in_use.add(metadata["uid"])
+        using = {task["metadata"]["uid"] for task in tasks if not expiry.is_finished(task)}
+        if using:
+            self._in_use[metadata["uid"]] = using
             return await self._used(claim, last)
         ends = [end for task in tasks if (end := _ended(task)) is not None]
-        if metadata["uid"] in self._in_use:
-            # The last user may be gone, and its end with it.
+        if self._in_use.get(metadata["uid"], set()) - {task["metadata"]["uid"] for task in tasks}:
+            # One was deleted while it ran, and its end went with it.
             ends.append(now)
         if ends and max(ends) > last + _WORTH_A_WRITE:
             last = min(max(ends), now)
             claim = await self._stamp(claim, last)
-        self._in_use.discard(metadata["uid"])
+        self._in_use.pop(metadata["uid"], None)
         return await self._unused(claim, last)
 
     async def _used(self, claim: Object, last: datetime) -> float:

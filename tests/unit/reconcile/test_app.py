@@ -374,8 +374,9 @@ def claim(name: str, *, task_uid: str | None = None, owner: str | None = None, *
 def test_a_task_isnt_looked_at_again_for_the_volumes_of_its_claims():
     """There are thousands, and most of their classes let volumes go with their claims."""
     operator = Operator()
-    operator.see(TASK, None, task())
     operator.app.queue = cast("Any", keys := Keys())
+    operator.see(TASK, None, task())
+    keys.now.clear()
     pending = claim("job", task_uid="uid-ask") | {"status": {"phase": "Pending"}}
     operator.see(PVC, "ADDED", pending)
     assert keys.now == {TASK_KEY}
@@ -404,9 +405,10 @@ def test_the_storage_of_an_owner_and_its_tasks_look_at_each_other():
 
 def test_tasks_are_looked_at_when_their_namespace_begins_to_ask_for_proof():
     operator = Operator()
+    operator.app.queue = cast("Any", keys := Keys())
     operator.see(NAMESPACE, None, space())
     operator.see(TASK, None, task())
-    operator.app.queue = cast("Any", keys := Keys())
+    keys.now.clear()
     operator.see(NAMESPACE, "MODIFIED", space(metadata={"annotations": {REQUIRE_OWNER_PROOF: "true"}}))
     assert keys.now == {TASK_KEY}
 
