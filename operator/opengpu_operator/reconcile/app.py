@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from gpux.blobs import PUBLIC
 from gpux.client import StoreClient, StoreRefused, StoreUnavailable
 from opengpu_operator.api.errors import Transient
 from opengpu_operator.api.labels import MANAGED_BY, MANAGER, OWNER_NAME, REQUIRE_OWNER_PROOF, TASK_UID
@@ -301,7 +302,8 @@ class App:
         if plural == _LEFTOVERS:
             return await self._leftovers()
         if plural == _SWEEP:
-            alive = await self._gateway.list(TASK, namespace)
+            # What the store holds in no tenant's namespace may be anybody's.
+            alive = await self._gateway.list(TASK, namespace if namespace != PUBLIC else None)
             if any(task["metadata"]["uid"] == name for task in alive):
                 return None
         return await self._forget(name)

@@ -12,6 +12,7 @@ from typing import Any, cast
 import looptime
 import pytest
 
+from gpux.blobs import PUBLIC
 from gpux.client import StoreClient
 from opengpu_operator.api.labels import (
     MANAGED_BY,
@@ -114,7 +115,7 @@ class Cluster:
         if kind == PERSISTENT_VOLUME:
             return Listing()
         assert kind == TASK
-        return Listing(found for found in self.tasks if found["metadata"]["namespace"] == namespace)
+        return Listing(found for found in self.tasks if namespace in {None, found["metadata"]["namespace"]})
 
 
 class Store:
@@ -325,8 +326,10 @@ async def test_what_the_store_has_of_tasks_that_were_deleted_in_our_absence_goes
     operator.see(TASK, None, task("uid-excluded", name="excluded", namespace="other"))
     # Nobody has shown this one, but it is there: the cache is no proof.
     operator.cluster.tasks = [task(), task("uid-unseen", name="unseen")]
-    known = ("uid-ask", "uid-excluded", "uid-unseen", "uid-gone")
-    operator.store.tasks = [("other" if uid == "uid-excluded" else "team", uid) for uid in known]
+    operator.cluster.tasks.append(task("uid-public", name="public"))
+    places = {"uid-excluded": "other", "uid-public": PUBLIC}
+    known = ("uid-ask", "uid-excluded", "uid-unseen", "uid-public", "uid-gone")
+    operator.store.tasks = [(places.get(uid, "team"), uid) for uid in known]
     async with operator.running():
         assert operator.store.deleted == ["uid-gone"]
 
