@@ -72,5 +72,10 @@ class Layout:
     def audit_log(self) -> Path:
         return self.root / "audit.log"
 
+    @property
+    def shared(self) -> Path:
+        """What every node sees of the machine at the same place: volumes for pods on any of them."""
+        return self.root / "shared"
+
     def node(self, node: str) -> Path:
         return self.root / "nodes" / node

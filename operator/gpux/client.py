@@ -92,9 +92,13 @@ class StoreClient:
         query = {"after": str(after), "epoch": epoch, "wait": str(wait)}
         return await self._document("GET", "/v1/changes", query=query, wait=wait)  # type: ignore[no-any-return]
 
-    async def delete_calls(self, task: str) -> None:
-        """Forget a task's calls."""
-        await self._request("DELETE", f"/v1/calls/{_part(task)}")
+    async def list_tasks(self) -> list[dict[str, Any]]:
+        """Every task that has calls or holds files: its UID (``task``) and its namespace."""
+        return await self._document("GET", "/v1/tasks")  # type: ignore[no-any-return]
+
+    async def delete_task(self, task: str) -> None:
+        """Forget a task: its calls, and its hold on files. Nothing to forget is no error."""
+        await self._request("DELETE", f"/v1/tasks/{_part(task)}")
 
     async def put_file(self, namespace: str, data: bytes | AsyncIterable[bytes]) -> dict[str, Any]:
         """Store a file for a namespace; its hashes, size and URL."""

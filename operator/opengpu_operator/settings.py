@@ -178,6 +178,10 @@ class NetworkSettings(_Section):
     """Namespace of the ingress controller, which may reach routed ports. None: any namespace may."""
 
 
+#: A Kubernetes quantity of bytes.
+StorageQuantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")]
+
+
 class VolumeClass(_Section):
     """Defaults of one sort of volume."""
 
@@ -195,18 +199,41 @@ class ExternalSettings(_Section):
     """How long after its expiry a task's files can still be fetched with what it was given."""
 
 
+class UserVolumeClass(VolumeClass):
+    """``/gpux_usr``: how large it may be, and how long it stays unused."""
+
+    max_size: StorageQuantity | None = None
+    """The most that a task may ask for by ``spec.storage.userSize``. None: no limit but the cluster's own quotas."""
+    unused_seconds: Annotated[int, Field(ge=1)] | None = None
+    """After how long without a task of the owner its end is announced. None: it stays until somebody removes it."""
+    grace_seconds: Annotated[int, Field(ge=1)] = 7 * 24 * 3600
+    """From the announcement to the removal; a task of the owner that comes meanwhile calls it off."""
+
+
+class QuotaSettings(_Section):
+    """How much may be kept in the store; a namespace's annotations come first."""
+
+    job_bytes: StorageQuantity | None = None
+    """By one task: everything that it uploads. None: no limit."""
+    owner_bytes: StorageQuantity | None = None
+    """By one owner of a namespace, over all tasks. None: no limit."""
+
+
 class StorageSettings(_Section):
-    """Volumes."""
+    """Volumes, and what is kept in the store."""
 
     job: VolumeClass = VolumeClass(size="10Gi")
     """``/gpux_job``."""
-    user: VolumeClass = VolumeClass(size="20Gi")
+    user: UserVolumeClass = UserVolumeClass(size="20Gi")
     """``/gpux_usr``."""
     user_mode: Literal["NodeLocal", "Shared"] = "NodeLocal"
     """NodeLocal: ReadWriteOnce per namespace, owner and environment. Shared: ReadWriteMany per namespace and owner."""
     volumes: VolumeClass = VolumeClass(size="20Gi")
     """Volumes that Compose files name."""
     external: ExternalSettings = ExternalSettings()
+    require_owner_proof: bool = False
+    """Whether ``spec.owner`` has to be a public key, and a task has to prove that its holder wants it to run."""
+    quota: QuotaSettings = QuotaSettings()
 
 
 class TaskSettings(_Section):

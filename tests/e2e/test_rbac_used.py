@@ -41,6 +41,7 @@ SPARE = {
     Right("get", "", "persistentvolumeclaims"): _THERE_ALREADY,
     Right("get", "opengpu.network", "opengpusources"): _MISSED,
     Right("get", "opengpu.network", "opengputasks"): _MISSED,
+    Right("get", "storage.k8s.io", "storageclasses"): _MISSED,
     Right("get", "", "pods"): _MISSED,
     Right("get", "", "nodes"): _MISSED,
     Right("get", "", "namespaces"): _MISSED,

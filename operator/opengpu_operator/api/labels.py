@@ -44,9 +44,21 @@ REVISION: Final = f"{GROUP}/revision"
 #: Write any new value to reconcile now (a source fetches its files again).
 RECONCILE_REQUESTED_AT: Final = f"{GROUP}/reconcile-requested-at"
 OWNER_NAME: Final = f"{GROUP}/owner-name"
-#: On a namespace: how open to the outside its tasks' files are that don't say it themselves, by owner.
-EXTERNAL_STORAGE: Final = f"{GROUP}/external-storage"
+#: On the claim of an owner's ``/gpux_usr``: when a task of the owner was last seen to use it, to the hour.
 LAST_USED_AT: Final = f"{GROUP}/last-used-at"
+#: On the same: when it is removed, unless it is used before.
+EXPIRES_AT: Final = f"{GROUP}/expires-at"
+#: On the same, by whoever wants that: ``"true"``, and it is never removed.
+KEEP: Final = f"{GROUP}/keep"
+
+# On a namespace, by the cluster's owner; they come before the settings.
+#: How open to the outside its tasks' files are that don't say it themselves, by owner.
+EXTERNAL_STORAGE: Final = f"{GROUP}/external-storage"
+#: ``"true"``: tasks that name an owner have to prove it; ``"false"``: they needn't.
+REQUIRE_OWNER_PROOF: Final = f"{GROUP}/require-owner-proof"
+#: How much a task, and an owner, may keep in the store: a quantity, or ``none``.
+QUOTA_JOB: Final = f"{GROUP}/store-quota-job"
+QUOTA_OWNER: Final = f"{GROUP}/store-quota-owner"
 
 #: Prefix of the scheduling gates that hold a pod: ``<prefix>healthy.<service>``, ``completed.<service>`` or
 #: ``placed.<service>`` name what must become of which sibling first.

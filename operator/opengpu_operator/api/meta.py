@@ -50,6 +50,8 @@ ServiceName = Annotated[str, Field(max_length=128, pattern=r"^[a-zA-Z0-9._-]+$")
 PortNumber = Annotated[int, Field(ge=1, le=65535)]
 Address = Annotated[str, Field(pattern=r"^0x[0-9a-fA-F]{40}$", max_length=42)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", max_length=64)]
+#: The digest of a file.
+Digest = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$", max_length=71)]
 #: A time as Kubernetes writes it, see :func:`~opengpu_operator.api.conditions.timestamp`.
 Timestamp = Annotated[str, Field(max_length=32, json_schema_extra={"format": "date-time"})]
 

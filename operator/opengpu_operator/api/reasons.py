@@ -31,6 +31,8 @@ class ConditionType(StrEnum):
     """The task's files are as open to the outside as was asked for."""
     AGENT_RESTARTED = "AgentRestarted"
     """Abnormal-true: /gpux_api is dead in one of the task's pods."""
+    STORAGE_SIZED = "StorageSized"
+    """False where /gpux_usr is smaller than the task asks for; absent otherwise."""
     SUSPENDED = "Suspended"
     """The object is suspended by its spec."""
     COMPLETE = "Complete"
@@ -62,6 +64,7 @@ class Reason(StrEnum):
     SOURCE_DELETING = "SourceDeleting"
     SOURCE_SUSPENDED = "SourceSuspended"
     TERMS_REFUSED = "TermsRefused"
+    OWNER_PROOF_REFUSED = "OwnerProofRefused"
     SPEC_REFUSED = "SpecRefused"
     NAMESPACE_TERMINATING = "NamespaceTerminating"
     DATA_NOT_FOUND = "DataNotFound"
@@ -72,6 +75,7 @@ class Reason(StrEnum):
     NO_NODE_FITS = "NoNodeFits"
     UNSCHEDULABLE = "Unschedulable"
     STORAGE_NODE_CONFLICT = "StorageNodeConflict"
+    STORAGE_TOO_SMALL = "StorageTooSmall"
     SCHEDULED = "Scheduled"
     IMAGE_PULL_FAILED = "ImagePullFailed"
     CONTAINER_FAILING = "ContainerFailing"
@@ -94,6 +98,11 @@ class Reason(StrEnum):
     CAPPED = "Capped"
     SUSPENDED = "Suspended"
     RESUMED = "Resumed"
+
+    # Storage of owners (events)
+    STORAGE_EXPIRES = "StorageExpires"
+    STORAGE_KEPT = "StorageKept"
+    STORAGE_REMOVED = "StorageRemoved"
 
     # Ends of a task (also status.endReason)
     ANSWERED = "Answered"

@@ -13,6 +13,7 @@ from opengpu_operator.api.meta import (
     BY_NAME,
     BY_TYPE,
     UNIQUE,
+    Digest,
     EnvName,
     LocalKey,
     Meta,
@@ -156,13 +157,32 @@ class Storage(Model):
     job_size: Quantity | None = None
     """jobSize is the size of /gpux_job; the operator's default if absent."""
     user_size: Quantity | None = None
-    """userSize is the size of /gpux_usr when it is first made; the operator's default if absent."""
+    """userSize is the least size of /gpux_usr: it is made with that, and grows to it where its StorageClass allows; it
+    never shrinks. The operator's default, when it is made, if absent."""
     gpux_services: Annotated[list[ServiceName] | None, Field(max_length=64, json_schema_extra=UNIQUE)] = None
     """gpuxServices lists services that get the GPUX paths besides the worker or main one."""
     external: External | None = None
     """external opens the task's files to the outside: "Off" (to be quoted in YAML), Links (with a token from the Secret
     <job>-files, or by links that expire) or Public (also by their hash alone). If absent, the namespace's annotation
     opengpu.network/external-storage decides, else Off. Can't be changed: tokens can't be called back."""
+
+
+class OwnerProof(Model):
+    """OwnerProof is a signature by the key that spec.owner names, as `opengpu owner sign` makes it."""
+
+    signature: Annotated[str, Field(max_length=88, pattern=r"^[A-Za-z0-9+/]{86}==$")]
+    """signature is the ed25519 signature in base64; what is signed is described in docs/security.md."""
+    not_after: Annotated[
+        str,
+        Field(
+            max_length=20,
+            pattern=r"^[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}Z$",
+            json_schema_extra={"format": "date-time"},
+        ),
+    ]
+    """notAfter is until when a task may start by this proof."""
+    digests: Annotated[list[Digest], Field(max_length=8, json_schema_extra=UNIQUE)]
+    """digests are those of the Compose files that the task may run, as in the source's status.environments."""
 
 
 class Confirm(Model):
@@ -227,6 +247,12 @@ class TaskSpec(Model):
             reason="FieldValueForbidden",
         ),
         Rule(
+            "!has(self.ownerProof) || has(self.owner)",
+            "ownerProof is for a task with an owner: set owner too",
+            path=".ownerProof",
+            reason="FieldValueForbidden",
+        ),
+        Rule(
             "!has(self.publish) || has(self.functionName)",
             "publish is for a call: set functionName too",
             path=".publish",
@@ -268,8 +294,10 @@ class TaskSpec(Model):
     payment: Wei | None = None
     """payment for the answer, in wei as a decimal string; 0 if absent. Immutable."""
     owner: Annotated[str | None, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9._:@-]+$")] = None
-    """owner names who /gpux_usr belongs to, inside this namespace. Absent: there is no /gpux_usr.
-    Immutable."""
+    """owner names who /gpux_usr belongs to, inside this namespace. Absent: there is no /gpux_usr. Where the cluster
+    asks for proof, it is an ed25519 public key in Base58. Immutable."""
+    owner_proof: OwnerProof | None = None
+    """ownerProof shows that the owner wants this task to run. Looked at until the task starts."""
     ports: Annotated[list[PortNumber] | None, Field(max_length=32, json_schema_extra=UNIQUE)] = None
     """ports are the container ports that get a URL; default: every TCP port that the file publishes."""
     port_options: Annotated[list[PortOptions] | None, Field(max_length=32, json_schema_extra=BY_PORT)] = None
@@ -383,8 +411,8 @@ class TaskStatus(Model):
     conditions: Annotated[list[Condition], Field(max_length=16, json_schema_extra=BY_TYPE)] = Field(
         default_factory=list
     )
-    """conditions of the task: Ready, Reconciling, Stalled, SourceResolved, Scheduled, Available, Routed, External,
-    AgentRestarted, Suspended, Complete, Failed."""
+    """conditions of the task: Ready, Reconciling, Stalled, SourceResolved, Scheduled, Available, Routed, StorageSized,
+    External, AgentRestarted, Suspended, Complete, Failed."""
     job_id: Annotated[str | None, Field(max_length=16, pattern=r"^[0-9a-v]{16}$")] = None
     """jobId is the job's id, as in its URLs and the names of its objects."""
     uuid: Annotated[str | None, Field(max_length=16, pattern=r"^[0-9a-v]{16}$")] = None

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from opengpu_operator.cli import files, lint, translate
+from opengpu_operator.cli import files, lint, owner, storage, translate
 
 
 def parser() -> argparse.ArgumentParser:
@@ -17,6 +17,8 @@ def parser() -> argparse.ArgumentParser:
     translate.register(commands)
     lint.register(commands)
     files.register(commands)
+    storage.register(commands)
+    owner.register(commands)
     return root
 
 

@@ -91,6 +91,7 @@ def build(translation: Translation, context: JobContext, settings: Settings) -> 
     planned = plan.make(translation, context, problems)
     overrides = _Overrides.of(translation, context, planned.main, problems)
     gpux = _gpux_services(translation, context, planned, problems)
+    volumes.check(context, settings, problems)
     storage = volumes.storage(translation, context, settings, gpux=gpux)
     needs = {
         member.name: resources.needs(

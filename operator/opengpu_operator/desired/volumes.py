@@ -10,9 +10,10 @@ from opengpu_operator.api import labels as keys
 from opengpu_operator.api.findings import Finding
 from opengpu_operator.api.source import VolumePolicy
 from opengpu_operator.api.translation import Mount, Service, Translation, Volume
-from opengpu_operator.desired import agent, labels, names
+from opengpu_operator.desired import agent, labels, names, quantities
 from opengpu_operator.desired.context import JobContext
 from opengpu_operator.desired.findings import JobFinding, remark
+from opengpu_operator.desired.problems import Problems
 from opengpu_operator.settings import Settings
 
 Object = dict[str, Any]
@@ -116,6 +117,16 @@ def storage(
         source_scope=source_scope,
         findings=tuple(findings),
     )
+
+
+def check(context: JobContext, settings: Settings, problems: Problems) -> None:
+    """Refuse what a task asks of its owner's storage beyond what this cluster gives."""
+    wanted = context.spec.storage.user_size if context.spec.storage else None
+    most = settings.storage.user.max_size
+    if wanted is not None and most is not None and quantities.parse(wanted) > quantities.parse(most):
+        problems.spec(
+            "storage", f"userSize is {wanted}; this cluster gives {most} at most (storage.user.maxSize)"
+        )
 
 
 def mounts(service: Service, held: Storage, *, gpux: bool) -> list[Object]:

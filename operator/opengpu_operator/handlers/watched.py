@@ -20,6 +20,7 @@ from opengpu_operator.kube.kinds import (
     PVC,
     SERVICE,
     SOURCE,
+    STORAGE_CLASS,
     TASK,
     Kind,
 )
@@ -38,7 +39,7 @@ CHILDREN: Final = (
     CONTROLLER_REVISION,
 )
 #: Secrets are missing: the operator may not read any. ConfigMaps of users hold Compose files and data.
-WATCHED: Final = (SOURCE, TASK, *CHILDREN, CONFIG_MAP, NODE, NAMESPACE)
+WATCHED: Final = (SOURCE, TASK, *CHILDREN, CONFIG_MAP, NODE, NAMESPACE, STORAGE_CLASS)
 #: Children of kinds that a cluster may lack, which are watched where the settings choose them.
 OPTIONAL: Final = (HTTP_ROUTE,)
 

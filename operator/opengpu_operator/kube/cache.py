@@ -32,6 +32,7 @@ class Cache:
         self._objects: dict[Kind, dict[_Key, dict[str, Any]]] = {}
         self._children: dict[str, dict[tuple[Kind, str, str], None]] = {}
         self._tasks: dict[_Key, dict[str, None]] = {}
+        self._owned: dict[_Key, dict[str, None]] = {}
         self._dead: set[str] = set()
         self._dead_order: deque[str] = deque()
 
@@ -130,6 +131,11 @@ class Cache:
         tasks = self._objects.get(TASK, {})
         return [tasks[namespace, name] for name in self._tasks.get((namespace, source), ())]
 
+    def tasks_of_owner(self, namespace: str, owner: str) -> list[Object]:
+        """Return the tasks of a namespace that name an owner."""
+        tasks = self._objects.get(TASK, {})
+        return [tasks[namespace, name] for name in self._owned.get((namespace, owner), ())]
+
     def terminating(self, namespace: str) -> bool:
         """Return whether a namespace is being deleted, so that nothing can be made in it any more."""
         found = self.get(NAMESPACE, None, namespace)
@@ -150,6 +156,9 @@ class Cache:
         source = _source(kind, obj)
         if source is not None:
             self._tasks.setdefault((key[0], source), {})[key[1]] = None
+        named = _owner(kind, obj)
+        if named is not None:
+            self._owned.setdefault((key[0], named), {})[key[1]] = None
 
     def _unindex(self, kind: Kind, key: _Key, obj: dict[str, Any]) -> None:
         owner = obj["metadata"].get("labels", {}).get(TASK_UID)
@@ -158,6 +167,9 @@ class Cache:
         source = _source(kind, obj)
         if source is not None:
             _discard(self._tasks, (key[0], source), key[1])
+        named = _owner(kind, obj)
+        if named is not None:
+            _discard(self._owned, (key[0], named), key[1])
 
 
 def _discard(index: dict[_K, dict[_V, None]], key: _K, value: _V) -> None:
@@ -174,6 +186,11 @@ def _source(kind: Kind, obj: Object) -> str | None:
         return None
     name = obj.get("spec", {}).get("sourceRef", {}).get("name")
     return str(name) if name is not None else None
+
+
+def _owner(kind: Kind, obj: Object) -> str | None:
+    named = obj.get("spec", {}).get("owner") if kind == TASK else None
+    return str(named) if named is not None else None
 
 
 def _newer(new: str, old: str) -> bool:

@@ -152,9 +152,13 @@ class Gateway(Protocol):
         name: str,
         *,
         uid: str | None = None,
+        version: str | None = None,
         propagation: Propagation = "Background",
     ) -> bool:
-        """Delete an object; return False if it (with that ``uid``) wasn't there any more."""
+        """Delete an object; return False if it (with that ``uid``) wasn't there any more.
+
+        With ``version``, a resource version, raises ConflictError where the object has changed since.
+        """
         ...
 
     async def evict(self, namespace: str, name: str, *, uid: str) -> bool:
@@ -416,12 +420,15 @@ class HttpGateway:
         name: str,
         *,
         uid: str | None = None,
+        version: str | None = None,
         propagation: Propagation = "Background",
     ) -> bool:
         """See :class:`Gateway`."""
         body: Object = {"kind": "DeleteOptions", "apiVersion": "v1", "propagationPolicy": propagation}
-        if uid is not None:
-            body["preconditions"] = {"uid": uid}
+        given = {"uid": uid, "resourceVersion": version}
+        preconditions = {name: value for name, value in given.items() if value is not None}
+        if preconditions:
+            body["preconditions"] = preconditions
         return await self._end("delete", kind, kind.path(namespace, name), body)
 
     async def evict(self, namespace: str, name: str, *, uid: str) -> bool:

@@ -73,6 +73,8 @@ INGRESS: Final = Kind("networking.k8s.io", "v1", "ingresses", "Ingress")
 #: Of the Gateway API, whose definitions a cluster may lack; used by setting only.
 HTTP_ROUTE: Final = Kind("gateway.networking.k8s.io", "v1", "httproutes", "HTTPRoute")
 PVC: Final = Kind("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim")
+PERSISTENT_VOLUME: Final = Kind("", "v1", "persistentvolumes", "PersistentVolume", namespaced=False)
+STORAGE_CLASS: Final = Kind("storage.k8s.io", "v1", "storageclasses", "StorageClass", namespaced=False)
 NETWORK_POLICY: Final = Kind("networking.k8s.io", "v1", "networkpolicies", "NetworkPolicy")
 CONFIG_MAP: Final = Kind("", "v1", "configmaps", "ConfigMap")
 SECRET: Final = Kind("", "v1", "secrets", "Secret")
@@ -93,6 +95,8 @@ KINDS: Final = (
     INGRESS,
     HTTP_ROUTE,
     PVC,
+    PERSISTENT_VOLUME,
+    STORAGE_CLASS,
     NETWORK_POLICY,
     CONFIG_MAP,
     SECRET,

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from sys import intern
 from typing import Any, Final
 
-from opengpu_operator.api.labels import COMPONENT, GROUP, MANAGED_BY, TASK_UID
+from opengpu_operator.api.labels import COMPONENT, GROUP, MANAGED_BY, OWNER, TASK_UID
 from opengpu_operator.kube.kinds import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
@@ -19,7 +19,9 @@ from opengpu_operator.kube.kinds import (
     NAMESPACE,
     NODE,
     POD,
+    PVC,
     SOURCE,
+    STORAGE_CLASS,
     TASK,
     Kind,
 )
@@ -29,7 +31,7 @@ Trim = Callable[[Mapping[str, Any]], Object]
 
 _OURS: Final = f"{GROUP}/"
 #: What is read of a child's labels; the others say the same again, to people.
-_LABELS: Final = frozenset({TASK_UID, COMPONENT, MANAGED_BY})
+_LABELS: Final = frozenset({TASK_UID, COMPONENT, MANAGED_BY, OWNER})
 
 
 def compact(value: Any) -> Any:
@@ -160,6 +162,24 @@ def job(obj: Mapping[str, Any]) -> Object:
     return _parts(obj, spec=pick(obj.get("spec"), "suspend"), status=kept)
 
 
+def claim(obj: Mapping[str, Any]) -> Object:
+    """Keep how large an owner's claim is and since when; of all others, that they are there."""
+    kept = _parts(obj)
+    if OWNER not in kept["metadata"].get("labels", {}):
+        return kept
+    kept["metadata"] |= pick(obj["metadata"], "creationTimestamp")
+    spec = obj.get("spec") or {}
+    return kept | {
+        "spec": pick(spec, "storageClassName") | {"resources": pick(spec.get("resources"), "requests")},
+        "status": pick(obj.get("status"), "phase"),
+    }
+
+
+def storage_class(obj: Mapping[str, Any]) -> Object:
+    """Keep what becomes of a class's volumes."""
+    return {"metadata": _metadata(obj), **pick(obj, "reclaimPolicy", "allowVolumeExpansion")}
+
+
 def controller_revision(obj: Mapping[str, Any]) -> Object:
     """Keep a revision's number; its data is read from the API server when it is needed."""
     return _parts(obj) | pick(obj, "revision")
@@ -188,6 +208,8 @@ _TRIMS: Final[dict[Kind, Trim]] = {
     POD: pod,
     DEPLOYMENT: deployment,
     JOB: job,
+    PVC: claim,
+    STORAGE_CLASS: storage_class,
     CONTROLLER_REVISION: controller_revision,
     NODE: node,
     NAMESPACE: namespace,

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from gpux.blobs import PUBLIC
 from gpux.client import StoreClient, StoreRefused, StoreUnavailable
 from opengpu_operator.api.errors import Transient
-from opengpu_operator.api.labels import MANAGED_BY, MANAGER, TASK_UID
+from opengpu_operator.api.labels import MANAGED_BY, MANAGER, OWNER_NAME, REQUIRE_OWNER_PROOF, TASK_UID
 from opengpu_operator.api.reasons import Reason
 from opengpu_operator.compose.client import TranslatorClient
 from opengpu_operator.kube.cache import Cache
@@ -21,12 +22,15 @@ from opengpu_operator.kube.kinds import (
     CONTROLLER_REVISION,
     NAMESPACE,
     NODE,
+    PVC,
     SOURCE,
     TASK,
     Kind,
 )
 from opengpu_operator.reconcile.calls import Calls
+from opengpu_operator.reconcile.owners import OwnerStorage, is_owners
 from opengpu_operator.reconcile.queue import KeyedQueue
+from opengpu_operator.reconcile.release import Release
 from opengpu_operator.reconcile.reports import Reports
 from opengpu_operator.reconcile.source import SourceReconciler
 from opengpu_operator.reconcile.task import TaskReconciler
@@ -36,7 +40,7 @@ from opengpu_operator.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: A source counts its tasks in its status; this many seconds of changes become one write.
+#: A source counts its tasks in its status, and a volume its users; this many seconds of changes become one look.
 COUNT_DELAY = 5.0
 
 Key = tuple[str, str, str]
@@ -46,6 +50,12 @@ Key = tuple[str, str, str]
 _FORGET = "forget"
 #: The store has calls of a task that the watches don't show: its calls go once the API server says so too.
 _SWEEP = "sweep"
+#: The storage of an owner is, or was, in use: that is written down, and its end is seen to.
+_OWNER = "owner-storage"
+#: A task's claim got a volume: it goes with the claim, whatever its class says.
+_VOLUME = "volume"
+#: What a task that was deleted in our absence may have left behind: its volumes, and what the store has of it.
+_LEFTOVERS = "leftovers"
 
 
 class App:
@@ -81,6 +91,10 @@ class App:
             changed=self._tunnel_found,
             clock=clock,
         )
+        self._owners = OwnerStorage(
+            settings=settings.storage, gateway=gateway, cache=cache, recorder=recorder, clock=clock
+        )
+        self._release = Release(gateway=gateway, cache=cache)
         self._tasks = TaskReconciler(
             settings=settings,
             gateway=gateway,
@@ -89,7 +103,8 @@ class App:
             calls=self.calls,
             translations=translations,
             tunnels=self._tunnels,
-            counted=self._source_counts,
+            storage=self._owners,
+            counted=self._task_counts,
             store_key=store_key,
             resolvers=resolvers,
             clock=clock,
@@ -130,6 +145,8 @@ class App:
             if changed and kind == TASK and before and before["metadata"]["uid"] != metadata["uid"]:
                 # It has the name of one whose deletion nobody told us of.
                 self._task_gone(before)
+        if kind == PVC and (volume := self._release.seen(type_, obj)) is not None:
+            self.queue.add((_VOLUME, namespace, volume))
         if changed:
             self._enqueue(kind, type_, obj)
 
@@ -139,13 +156,16 @@ class App:
             # What was in it is gone too, and each deletion is seen by itself.
             self._cache.drop(NAMESPACE, "", name, uid)
             return
-        before = self._ours(name), self._cache.terminating(name)
+        before = self._works(name)
         self._cache.put(NAMESPACE, obj)
-        if (self._ours(name), self._cache.terminating(name)) == before:
+        if self._works(name) == before:
             return
         for kind in (SOURCE, TASK):
             for inside in self._cache.all(kind, name):
                 self.queue.add((kind.plural, name, inside["metadata"]["name"]))
+        for claim in self._cache.all(PVC, name):
+            if is_owners(claim):
+                self.queue.add((_OWNER, name, claim["metadata"]["name"]))
 
     def _ours(self, namespace: str) -> bool:
         """Return whether the selector lets us work in a namespace.
@@ -158,6 +178,13 @@ class App:
             return False
         labels = seen["metadata"].get("labels") or {}
         return all(labels.get(key) == value for key, value in self._settings.namespaces.selector.items())
+
+    def _works(self, namespace: str) -> tuple[object, ...]:
+        """Return what of a namespace decides how we work in it."""
+        seen = self._cache.get(NAMESPACE, "", namespace) or {}
+        annotations = seen.get("metadata", {}).get("annotations") or {}
+        proof = annotations.get(REQUIRE_OWNER_PROOF)
+        return self._ours(namespace), self._cache.terminating(namespace), proof
 
     def _enqueue(self, kind: Kind, type_: str | None, obj: Mapping[str, Any]) -> None:
         metadata = obj["metadata"]
@@ -178,11 +205,27 @@ class App:
             for key in list(self._tasks_by_uid.values()):
                 if self._waits_for_nodes(*key):
                     self.queue.add((TASK.plural, *key))
+        elif kind == PVC and is_owners(obj):
+            self._owner_storage_seen(type_, obj)
         else:
             owner_uid = (metadata.get("labels") or {}).get(TASK_UID)
             task = self._tasks_by_uid.get(owner_uid) if owner_uid else None
             if task is not None:
                 self.queue.add((TASK.plural, *task))
+
+    def _owner_storage_seen(self, type_: str | None, claim: Mapping[str, Any]) -> None:
+        """Look after an owner's claim, and at the tasks that it may have become large enough for."""
+        metadata = claim["metadata"]
+        if type_ == "DELETED":
+            self._owners.forget(metadata["uid"])
+        self.queue.add((_OWNER, metadata["namespace"], metadata["name"]))
+        for task in self._cache.tasks_of_owner(metadata["namespace"], metadata["annotations"][OWNER_NAME]):
+            self.queue.add((TASK.plural, metadata["namespace"], task["metadata"]["name"]))
+
+    def _owner_storage_used(self, namespace: str, owner: str) -> None:
+        """Look at the storage of an owner of whom a task has come, ended or gone."""
+        for claim in self._owners.claims(namespace, owner):
+            self.queue.add_after((_OWNER, namespace, claim), COUNT_DELAY)
 
     def _task_seen(self, type_: str | None, obj: Mapping[str, Any]) -> None:
         if type_ == "DELETED":
@@ -194,19 +237,21 @@ class App:
         self._count(obj)
 
     def _task_gone(self, obj: Mapping[str, Any]) -> None:
-        """Drop what is known of a task. Its calls go wherever it was: its namespace may be gone already."""
+        """Drop what is known of a task. What the store has of it goes wherever it was: its namespace may be gone."""
         metadata = obj["metadata"]
         self._tasks_by_uid.pop(metadata["uid"], None)
         self._tasks.forget(metadata["uid"])
-        if obj.get("spec", {}).get("functionName"):
-            self.queue.add((_FORGET, metadata["namespace"], metadata["uid"]))
+        self.queue.add((_FORGET, metadata["namespace"], metadata["uid"]))
         self._count(obj)
 
     def _count(self, task: Mapping[str, Any]) -> None:
-        """Have a task's source count its tasks."""
-        reference = task.get("spec", {}).get("sourceRef", {}).get("name")
+        """Have a task's source count its tasks, and see to the storage that it uses or has ceased to use."""
+        namespace, spec = task["metadata"]["namespace"], task.get("spec", {})
+        if spec.get("owner"):
+            self._owner_storage_used(namespace, spec["owner"])
+        reference = spec.get("sourceRef", {}).get("name")
         if reference:
-            self.queue.add_after((SOURCE.plural, task["metadata"]["namespace"], reference), COUNT_DELAY)
+            self.queue.add_after((SOURCE.plural, namespace, reference), COUNT_DELAY)
 
     def _referrers(self, namespace: str, config_map: str) -> None:
         for source in self._cache.all(SOURCE):
@@ -235,8 +280,10 @@ class App:
         for task in self._cache.tasks_of(namespace, name):
             self.queue.add((TASK.plural, namespace, task["metadata"]["name"]))
 
-    def _source_counts(self, namespace: str, name: str) -> None:
-        self.queue.add_after((SOURCE.plural, namespace, name), COUNT_DELAY)
+    def _task_counts(self, namespace: str, source: str, owner: str | None) -> None:
+        self.queue.add_after((SOURCE.plural, namespace, source), COUNT_DELAY)
+        if owner is not None:
+            self._owner_storage_used(namespace, owner)
 
     def _call_changed(self, namespace: str, uid: str) -> None:
         task = self._tasks_by_uid.get(uid)
@@ -260,20 +307,45 @@ class App:
             # Whatever its labels: the end of a namespace would wait for the finalizers of the sources in it.
             works = self._ours(namespace) or self._cache.terminating(namespace)
             return await self._sources.reconcile(namespace, name) if works else None
+        if plural == _OWNER:
+            works = self._ours(namespace) and not self._cache.terminating(namespace)
+            return await self._owners.reconcile(namespace, name) if works else None
+        if plural == _VOLUME:
+            await self._release.reconcile(name)
+            return None
+        if plural == _LEFTOVERS:
+            return await self._leftovers()
         if plural == _SWEEP:
-            alive = await self._gateway.list(TASK, namespace)
+            # What the store holds in no tenant's namespace may be anybody's.
+            alive = await self._gateway.list(TASK, namespace if namespace != PUBLIC else None)
             if any(task["metadata"]["uid"] == name for task in alive):
                 return None
         return await self._forget(name)
 
     async def _forget(self, uid: str) -> float | None:
-        """Remove the calls of a task that is gone."""
+        """Remove what the store has of a task that is gone: its calls, and what only it referred to."""
         try:
             await self.calls.forget(uid)
         except StoreUnavailable as error:
             raise Transient(Reason.STORE_UNAVAILABLE, str(error)) from error
         except StoreRefused:
-            logger.exception("the store refused to forget the calls of %s", uid)
+            logger.exception("the store refused to forget %s", uid)
+        return None
+
+    async def _leftovers(self) -> float | None:
+        """Find what is left of tasks that were deleted while nobody looked.
+
+        Who isn't in the cache isn't gone for that: the API server is asked about each before anything is removed.
+        """
+        await self._release.sweep(self._tasks_by_uid)
+        try:
+            for namespace, uid in await self.calls.tasks():
+                if uid not in self._tasks_by_uid:
+                    self.queue.add((_SWEEP, namespace, uid))
+        except StoreUnavailable as error:
+            raise Transient(Reason.STORE_UNAVAILABLE, str(error)) from error
+        except StoreRefused:
+            logger.exception("the store doesn't say which tasks it knows")
         return None
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -281,6 +353,7 @@ class App:
         async with asyncio.TaskGroup() as group:
             group.create_task(self.queue.run(stop))
             group.create_task(self._tunnels.run(stop))
+            self.queue.add((_LEFTOVERS, "", ""))
             endless = [group.create_task(self.calls.follow()), group.create_task(self._resync())]
             await stop.wait()
             for task in endless:
@@ -293,6 +366,7 @@ class App:
             for kind in (SOURCE, TASK):
                 for obj in self._cache.all(kind):
                     self.queue.add((kind.plural, obj["metadata"]["namespace"], obj["metadata"]["name"]))
+            self.queue.add((_LEFTOVERS, "", ""))
 
 
 def _managed(obj: Mapping[str, Any]) -> bool:

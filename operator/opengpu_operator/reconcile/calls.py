@@ -99,9 +99,13 @@ class Calls:
         """Return a file of a namespace, of at most ``limit`` bytes."""
         return await self._store.get_file(namespace, sha1, limit=limit)
 
+    async def tasks(self) -> list[tuple[str, str]]:
+        """Return (namespace, UID) of every task that the store has anything of."""
+        return [(entry["namespace"], entry["task"]) for entry in await self._store.list_tasks()]
+
     async def forget(self, task: str) -> None:
-        """Remove a task's calls from the store and from memory."""
-        await self._store.delete_calls(task)
+        """Remove a task's calls, and its hold on files, from the store, and the calls from memory."""
+        await self._store.delete_task(task)
         known = self._states.pop(task, None)
         if known is not None:
             for attempt in range(1, known[0] + 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from opengpu_operator.api.labels import AGENT_CONTAINER, GATE_PREFIX
@@ -15,6 +16,8 @@ from opengpu_operator.reconcile.gates import component, is_pod_ready
 
 Object = Mapping[str, Any]
 
+#: In what the scheduler says where a volume's node can't take the pod.
+_VOLUME_CONFLICT = "volume node affinity"
 _PULL_ERRORS = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"}
 _START_ERRORS = {
     "CrashLoopBackOff",
@@ -108,7 +111,7 @@ def _scheduling_problem(pod: Object, nodes: list[Object], failed: Mapping[str, s
         if condition["type"] != "PodScheduled" or condition["status"] != "False":
             continue
         message = condition.get("message", "")
-        if "volume node affinity" in message:
+        if _VOLUME_CONFLICT in message:
             return Problem(
                 reason=Reason.STORAGE_NODE_CONFLICT,
                 message=f"{name}: its volume is on a node that can't take the pod: {message}",
@@ -201,6 +204,20 @@ def summarise(
         ),
         problem=problems[0] if problems else None,
     )
+
+
+def pinned(pods: Iterable[Object], *, before: datetime) -> list[Object]:
+    """Return the pods that have been waiting since ``before`` for a node that their volumes keep them from."""
+    return [
+        pod
+        for pod in pods
+        if not pod["metadata"].get("deletionTimestamp") and not pod["spec"].get("nodeName")
+        for condition in pod.get("status", {}).get("conditions", [])
+        if condition["type"] == "PodScheduled"
+        and condition["status"] == "False"
+        and _VOLUME_CONFLICT in condition.get("message", "")
+        and datetime.fromisoformat(condition["lastTransitionTime"]) <= before
+    ]
 
 
 def main_container(pod: Object) -> Object | None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,7 +17,14 @@ from gpux import tokens
 from opengpu_operator.api.conditions import is_true, timestamp
 from opengpu_operator.api.errors import Conflict, Invalid, ReconcileError, Transient, Waiting
 from opengpu_operator.api.jobid import job_id, job_name
-from opengpu_operator.api.labels import API_VERSION, EXTERNAL_STORAGE, REVISION, SPEC_HASH, TASK_UID
+from opengpu_operator.api.labels import (
+    API_VERSION,
+    EXTERNAL_STORAGE,
+    REQUIRE_OWNER_PROOF,
+    REVISION,
+    SPEC_HASH,
+    TASK_UID,
+)
 from opengpu_operator.api.reasons import ConditionType, Reason
 from opengpu_operator.api.source import KIND as SOURCE_KIND
 from opengpu_operator.api.source import Environment, EnvironmentStatus, Source
@@ -51,11 +57,22 @@ from opengpu_operator.kube.kinds import (
     Kind,
     kind_of,
 )
-from opengpu_operator.reconcile import access, environment, expiry, gates, pods, terms
+from opengpu_operator.reconcile import (
+    access,
+    environment,
+    expiry,
+    gates,
+    grants,
+    ownerproof,
+    pinned,
+    pods,
+    terms,
+)
 from opengpu_operator.reconcile.call import CallSteps, End
 from opengpu_operator.reconcile.calls import Calls
 from opengpu_operator.reconcile.children import ROUTES, Children, spec_hash
 from opengpu_operator.reconcile.draft import Draft
+from opengpu_operator.reconcile.owners import OwnerStorage
 from opengpu_operator.reconcile.routing import Routing, routing
 from opengpu_operator.reconcile.status import StatusWriter
 from opengpu_operator.reconcile.translations import Translations
@@ -66,6 +83,8 @@ logger = logging.getLogger(__name__)
 
 #: How long a token outlives its task's expiry, so that an answer given in the last second can be delivered.
 TOKEN_GRACE = timedelta(minutes=10)
+#: How long a pod waits for a node that its volume keeps it from, before it is asked whether it does so in vain.
+PINNED_PATIENCE = timedelta(seconds=30)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +119,13 @@ class TaskReconciler:
         calls: Calls,
         translations: Translations,
         tunnels: Tunnels,
-        counted: Callable[[str, str], None],
+        storage: OwnerStorage,
+        counted: Callable[[str, str, str | None], None],
         store_key: Callable[[], bytes],
         resolvers: list[str],
         clock: Callable[[], datetime],
     ) -> None:
-        """``counted(namespace, source)`` is called when a task begins or ceases to use its source."""
+        """``counted(namespace, source, owner)`` is called when a task begins or ceases to use these."""
         self._settings = settings
         self._gateway = gateway
         self._cache = cache
@@ -114,6 +134,7 @@ class TaskReconciler:
         )
         self._translations = translations
         self._tunnels = tunnels
+        self._storage = storage
         self._counted = counted
         self._store_key = store_key
         self._resolvers = resolvers
@@ -207,6 +228,7 @@ class TaskReconciler:
             await self._serve_aliases(task.metadata.uid, plan)
         except ReconcileError as error:
             blocked = blocked or error
+        await self._storage.fit(task, draft)
         again = await self._observe(task, draft, plan)
         if is_true(draft.status.conditions, ConditionType.COMPLETE) or is_true(
             draft.status.conditions, ConditionType.FAILED
@@ -281,6 +303,7 @@ class TaskReconciler:
         if source.spec.suspend:
             raise Waiting(Reason.SOURCE_SUSPENDED, f"OpenGPUSource {source.metadata.name} is suspended")
         chosen = self._choose(task, source)
+        self._check_owner(task, chosen, draft.now)
         draft.set(
             ConditionType.SOURCE_RESOLVED, status=True, reason=Reason.FETCHED, message=chosen.digest or ""
         )
@@ -292,6 +315,19 @@ class TaskReconciler:
         # From here until there are children nothing else shows that the translation is in use.
         self._starting[task.metadata.uid] = chosen.revision or ""
         return chosen.revision or "", False
+
+    def _check_owner(self, task: Task, chosen: EnvironmentStatus, now: datetime) -> None:
+        """Refuse a task that can't prove whom it names as the owner, where that is asked for."""
+        namespace = self._cache.get(NAMESPACE, None, task.metadata.namespace) or {}
+        asked = (namespace.get("metadata", {}).get("annotations") or {}).get(REQUIRE_OWNER_PROOF)
+        required = self._settings.storage.require_owner_proof if asked is None else asked != "false"
+        ownerproof.check(
+            task,
+            digest=chosen.digest or "",
+            cluster=self._settings.cluster_id,
+            required=required,
+            now=now,
+        )
 
     def _choose(self, task: Task, source: Source) -> EnvironmentStatus:
         current = source.status.observed_generation == source.metadata.generation
@@ -366,12 +402,12 @@ class TaskReconciler:
         job = task.status.job_id or ""
         key = self._store_key()
         ends = expiry.expires_at(task, source, self._settings.tasks) + TOKEN_GRACE
-        claims = {
-            "scope": "job",
-            "namespace": task.metadata.namespace,
-            "task": task.metadata.uid,
-            "exp": math.ceil(ends.timestamp()),
-        } | access.claims(self._granted(task))
+        claims = grants.of_job(
+            task,
+            namespace=self._cache.get(NAMESPACE, None, task.metadata.namespace),
+            quota=self._settings.storage.quota,
+            ends=ends,
+        ) | access.claims(self._granted(task))
         token = tokens.sign(key, claims)
         return JobContext(
             name=job_name(job),
@@ -440,9 +476,12 @@ class TaskReconciler:
             end = End(reason=summary.problem.reason, message=summary.problem.message, failed=True)
             return self._end(task, draft, end)
         if task.spec.is_call:
-            step = await self._call.follow(task, draft, own_pods)
-            return self._end(task, draft, step) if isinstance(step, End) else step
-        return self._main(task, draft, plan, jobs=jobs, own_pods=own_pods)
+            step: float | End | None = await self._call.follow(task, draft, own_pods)
+        else:
+            step = self._main(task, plan, jobs=jobs, own_pods=own_pods)
+        if summary.problem is not None and summary.problem.reason is Reason.STORAGE_NODE_CONFLICT:
+            step = step if isinstance(step, End) else await self._pinned(own_pods, draft.now, step)
+        return self._end(task, draft, step) if isinstance(step, End) else step
 
     async def _lift(self, own_pods: list[Mapping[str, Any]], jobs: list[Mapping[str, Any]]) -> None:
         for lift in gates.lifts(pods=own_pods, jobs=jobs, gate_of=names.gate):
@@ -488,6 +527,19 @@ class TaskReconciler:
         if said is None or said.message != message:
             draft.event("Warning", Reason.AGENT_RESTARTED, message)
 
+    async def _pinned(
+        self, own_pods: list[Mapping[str, Any]], now: datetime, again: float | None
+    ) -> float | End:
+        """End a task of which a pod will never get a node; return when to look again where there is hope."""
+        for pod in pods.pinned(own_pods, before=now - PINNED_PATIENCE):
+            metadata = pod["metadata"]
+            why = await pinned.never_fits(self._gateway, metadata["namespace"], metadata["name"])
+            if why is not None:
+                message = f"{gates.component(pod)} can't run anywhere: {why}"
+                return End(reason=Reason.STORAGE_NODE_CONFLICT, message=message, failed=True)
+        patience = PINNED_PATIENCE.total_seconds()
+        return patience if again is None else min(again, patience)
+
     def _scheduling(self, draft: Draft[TaskStatus], summary: pods.Summary, times: Times) -> None:
         if summary.total and summary.scheduled == summary.total:
             draft.set(ConditionType.SCHEDULED, status=True, reason=Reason.SCHEDULED)
@@ -524,13 +576,12 @@ class TaskReconciler:
     def _main(
         self,
         task: Task,
-        draft: Draft[TaskStatus],
         plan: Plan,
         *,
         jobs: list[Mapping[str, Any]],
         own_pods: list[Mapping[str, Any]],
-    ) -> float | None:
-        """End a task without a call when its main service's Job ended."""
+    ) -> End | None:
+        """Return the end of a task without a call once its main service's Job ended."""
         task.status.task_status = TaskStatusName.ATTEMPTED
         task.status.attempts = 1
         main = next((job for job in jobs if gates.component(job) == plan.main), None)
@@ -540,17 +591,16 @@ class TaskReconciler:
             if condition["status"] != "True":
                 continue
             if condition["type"] == "Complete":
-                return self._end(task, draft, End(reason=Reason.COMPLETED, message=f"{plan.main} completed"))
+                return End(reason=Reason.COMPLETED, message=f"{plan.main} completed")
             if condition["type"] == "Failed":
                 how = (
                     pods.exit_of(own_pods, plan.main)
                     or condition.get("message")
                     or condition.get("reason", "")
                 )
-                end = End(
+                return End(
                     reason=Reason.MAIN_SERVICE_FAILED, message=f"{plan.main} failed: {how}", failed=True
                 )
-                return self._end(task, draft, end)
         return None
 
     # --- ends -----------------------------------------------------------------------------------------------------
@@ -626,8 +676,8 @@ class TaskReconciler:
         written = await self._status.write(task.metadata, draft, version=task.metadata.resource_version)
         self._starting.pop(task.metadata.uid, None)
         if written and _uses(draft.before) != _uses(task.status.dump()):
-            # Our own write comes back as no news, and the source waits for it.
-            self._counted(task.metadata.namespace, task.spec.source_ref.name)
+            # Our own write comes back as no news, and the source and the owner's storage wait for it.
+            self._counted(task.metadata.namespace, task.spec.source_ref.name, task.spec.owner)
 
 
 def _event_type(reason: str, stalled: bool) -> str | None:  # noqa: FBT001 - the signature is the writer's
@@ -676,6 +726,8 @@ def _done_by(job: Mapping[str, Any], moment: datetime) -> bool:
 def _stamped(objects: Iterable[dict[str, Any]], task: Task, revision: str) -> list[dict[str, Any]]:
     """Return children with what tells whether they are what the task asks, and what they were made from."""
     asked = task.spec.model_dump(mode="json", exclude_none=True, include=_SHAPING)
+    # A volume grows beside its pods.
+    asked.get("storage", {}).pop("user_size", None)
     hashes = {}
     # Ports are routed beside the pods, and Jobs are suspended and resumed in place: neither makes others of them.
     for kind, beside in ((None, ()), (DEPLOYMENT, _ROUTING), (JOB, (*_ROUTING, "suspend"))):

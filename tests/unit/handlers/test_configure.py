@@ -17,6 +17,7 @@ from opengpu_operator.kube.kinds import (
     NODE,
     SECRET,
     SOURCE,
+    STORAGE_CLASS,
     TASK,
 )
 from opengpu_operator.settings import NamespaceSettings, Settings
@@ -71,7 +72,7 @@ def test_of_config_maps_all_but_those_that_cannot_matter():
 
 
 def test_everything_that_reconciling_reads_is_watched_and_no_secret():
-    assert {SOURCE, TASK, NODE, NAMESPACE, CONFIG_MAP} | set(CHILDREN) == set(WATCHED)
+    assert {SOURCE, TASK, NODE, NAMESPACE, CONFIG_MAP, STORAGE_CLASS} | set(CHILDREN) == set(WATCHED)
     assert SECRET not in WATCHED
 
 

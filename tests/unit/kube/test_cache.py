@@ -95,6 +95,17 @@ def test_tasks_by_their_source(cache):
     assert cache.tasks_of("ns", "none") == []
 
 
+def test_tasks_of_an_owner(cache):
+    for name, uid in (("a", "u1"), ("b", "u2")):
+        cache.put(TASK, make(name, uid=uid, spec={"owner": "alice"}))
+    cache.put(TASK, make("a", uid="u3", namespace="other", spec={"owner": "alice"}))
+    cache.put(TASK, make("c", uid="u4", spec={}))
+    assert [task["metadata"]["uid"] for task in cache.tasks_of_owner("ns", "alice")] == ["u1", "u2"]
+    cache.drop(TASK, "ns", "a", "u1")
+    assert [task["metadata"]["uid"] for task in cache.tasks_of_owner("ns", "alice")] == ["u2"]
+    assert cache.tasks_of_owner("ns", "bob") == []
+
+
 def test_all_and_count(cache):
     cache.put(POD, make("p", uid="u1"))
     cache.put(POD, make("p", uid="u2", namespace="other"))

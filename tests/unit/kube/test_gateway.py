@@ -13,7 +13,14 @@ from aiohttp import web
 from kubernetes.aio.client import Configuration
 
 from opengpu_operator.kube import gateway as module
-from opengpu_operator.kube.errors import AlreadyExists, Forbidden, Gone, TooManyRequests, Unavailable
+from opengpu_operator.kube.errors import (
+    AlreadyExists,
+    ConflictError,
+    Forbidden,
+    Gone,
+    TooManyRequests,
+    Unavailable,
+)
 from opengpu_operator.kube.gateway import HttpGateway, RetryBudget
 from opengpu_operator.kube.kinds import CONFIG_MAP, DEPLOYMENT, POD, TASK
 
@@ -243,6 +250,14 @@ async def test_a_namesake_is_not_deleted(gateway, server, message):
     server.answers = [(409, {"reason": "Conflict", "message": message}, {})]
     assert await gateway.delete(POD, "ns", "a", uid="1") is False
     assert json.loads(server.asked[0][3])["preconditions"] == {"uid": "1"}
+
+
+async def test_what_has_changed_is_not_deleted(gateway, server):
+    message = "Precondition failed: ResourceVersion in precondition: 1, ResourceVersion in object meta: 2"
+    server.answers = [(409, {"reason": "Conflict", "message": message}, {})]
+    with pytest.raises(ConflictError):
+        await gateway.delete(POD, "ns", "a", uid="1", version="1")
+    assert json.loads(server.asked[0][3])["preconditions"] == {"uid": "1", "resourceVersion": "1"}
 
 
 async def test_a_status_is_written_to_exactly_one_object(gateway, server):

@@ -1,9 +1,11 @@
 """Everything that reconciling reads is kept, and little else."""
 
 import json
+from typing import Any
 
 import pytest
 
+from opengpu_operator.api.labels import OWNER, TASK_UID
 from opengpu_operator.kube.kinds import (
     CONFIG_MAP,
     CONTROLLER_REVISION,
@@ -14,6 +16,7 @@ from opengpu_operator.kube.kinds import (
     POD,
     PVC,
     SERVICE,
+    STORAGE_CLASS,
     TASK,
 )
 from opengpu_operator.kube.trim import trim
@@ -221,3 +224,37 @@ def test_what_the_children_of_a_task_have_in_common_is_shared():
     assert one["namespace"] is other["namespace"]
     assert one["labels"]["opengpu.network/task-uid"] is other["labels"]["opengpu.network/task-uid"]
     assert one["ownerReferences"][0]["uid"] is one["labels"]["opengpu.network/task-uid"]
+
+
+def claim(**labels: str) -> dict[str, Any]:
+    spec = {"volumeName": "pv", "storageClassName": "disk", "resources": {"requests": {"storage": "1Gi"}}}
+    metadata = {"name": "c", "namespace": "ns", "uid": "u", "resourceVersion": "1", "labels": labels}
+    metadata["creationTimestamp"] = "2026-01-01T00:00:00Z"
+    return {"metadata": metadata, "spec": spec, "status": {"phase": "Bound", "capacity": {"storage": "2Gi"}}}
+
+
+def test_of_an_owners_claim_its_size_and_age():
+    kept = trim(PVC, claim(**{OWNER: "o"}))
+    assert kept["metadata"]["creationTimestamp"] == "2026-01-01T00:00:00Z"
+    assert kept["spec"] == {"storageClassName": "disk", "resources": {"requests": {"storage": "1Gi"}}}
+    assert kept["status"] == {"phase": "Bound"}
+
+
+def test_of_a_tasks_claim_that_it_is_there():
+    """Its volume coming doesn't make a task worth another look."""
+    assert trim(PVC, claim(**{TASK_UID: "t"})).keys() == {"metadata"}
+
+
+def test_of_a_storage_class_what_becomes_of_its_volumes():
+    metadata = {"name": "disk", "uid": "u", "resourceVersion": "1"}
+    found = {
+        "metadata": metadata,
+        "reclaimPolicy": "Retain",
+        "allowVolumeExpansion": True,
+        "parameters": {"a": "b"},
+    }
+    assert trim(STORAGE_CLASS, found) == {
+        "metadata": metadata,
+        "reclaimPolicy": "Retain",
+        "allowVolumeExpansion": True,
+    }

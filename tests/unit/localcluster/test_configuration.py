@@ -93,7 +93,7 @@ def test_pods_get_a_resolver_that_they_can_reach(sources: list[str], expected: s
 
 
 def test_every_manifest_is_rendered_completely() -> None:
-    text = addons.render(dns_address="10.96.0.10")
+    text = addons.render(dns_address="10.96.0.10", shared="/shared")
     objects = [found for found in yaml.safe_load_all(text) if found]
     assert "${" not in text
     named = {

@@ -44,7 +44,7 @@ class ApiServer:
         number = next(self._numbers)
         kept = copy.deepcopy(obj)
         kept["metadata"] = {"uid": f"uid-{number}", **copy.deepcopy(metadata), "resourceVersion": str(number)}
-        self.objects[kind, metadata["namespace"], metadata["name"]] = kept
+        self.objects[kind, metadata.get("namespace", ""), metadata["name"]] = kept
         return copy.deepcopy(kept)
 
     def change(self, kind: Kind, namespace: str, name: str, **parts: Any) -> dict[str, Any]:
@@ -71,10 +71,10 @@ class ApiServer:
             raise Unavailable(f"{verb} {kind}: no answer in time")
         return obj
 
-    def _found(self, kind: Kind, namespace: str, name: str) -> dict[str, Any]:
-        if (kind, namespace, name) not in self.objects:
+    def _found(self, kind: Kind, namespace: str | None, name: str) -> dict[str, Any]:
+        if (kind, namespace or "", name) not in self.objects:
             raise NotFound(f"{kind} {name} isn't there", code=404)
-        return self.objects[kind, namespace, name]
+        return self.objects[kind, namespace or "", name]
 
     async def create(self, obj: dict[str, Any]) -> dict[str, Any]:
         kind, metadata = kind_of(obj), obj["metadata"]
@@ -83,27 +83,32 @@ class ApiServer:
             raise AlreadyExists(f"{kind} {metadata['name']} is there", code=409)
         return self._done("create", kind, self.put(kind, obj))
 
-    async def get(self, kind: Kind, namespace: str, name: str) -> dict[str, Any] | None:
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> dict[str, Any] | None:
         assert kind != SECRET, "nobody's Secret is read"
         self._begin("get", kind)
-        return copy.deepcopy(self.objects.get((kind, namespace, name)))
+        return copy.deepcopy(self.objects.get((kind, namespace or "", name)))
 
-    async def list(self, kind: Kind, namespace: str, *, label_selector: str) -> Listing:
+    async def list(
+        self, kind: Kind, namespace: str | None = None, *, label_selector: str | None = None
+    ) -> Listing:
         self._begin("list", kind)
-        key, _, value = label_selector.partition("=")
         return Listing(
             obj
             for obj in self.all(kind)
-            if obj["metadata"]["namespace"] == namespace and obj["metadata"]["labels"].get(key) == value
+            if namespace in {None, obj["metadata"].get("namespace")} and _selected(obj, label_selector)
         )
 
     async def merge_patch(
-        self, kind: Kind, namespace: str, name: str, patch: dict[str, Any]
+        self, kind: Kind, namespace: str | None, name: str, patch: dict[str, Any]
     ) -> dict[str, Any]:
         self._begin("patch", kind)
         found = self._found(kind, namespace, name)
-        merged = {**found, **{key: {**found.get(key, {}), **value} for key, value in patch.items()}}
-        return self._done("patch", kind, self.put(kind, merged))
+        self._unchanged(found, patch.get("metadata", {}).get("resourceVersion"))
+        return self._done("patch", kind, self.put(kind, _merged(found, patch)))
+
+    def _unchanged(self, found: dict[str, Any], version: str | None) -> None:
+        if version not in {None, found["metadata"]["resourceVersion"]}:
+            raise ConflictError("the object has been modified", code=409)
 
     async def replace_status(
         self, kind: Kind, namespace: str, name: str, status: dict[str, Any], *, uid: str, version: str | None
@@ -112,15 +117,17 @@ class ApiServer:
         metadata = self._found(kind, namespace, name)["metadata"]
         if metadata["uid"] != uid:
             raise Unprocessable("the test of /metadata/uid failed", code=422)
-        if version not in {None, metadata["resourceVersion"]}:
-            raise ConflictError("the object has been modified", code=409)
+        self._unchanged(self._found(kind, namespace, name), version)
         return self._done("status", kind, self.change(kind, namespace, name, status=status))
 
-    async def delete(self, kind: Kind, namespace: str, name: str, *, uid: str | None = None) -> bool:
+    async def delete(
+        self, kind: Kind, namespace: str, name: str, *, uid: str | None = None, version: str | None = None
+    ) -> bool:
         self._begin("delete", kind)
         found = self.objects.get((kind, namespace, name))
         if found is None or uid not in {None, found["metadata"]["uid"]}:
             return False
+        self._unchanged(found, version)
         del self.objects[kind, namespace, name]
         return True
 
@@ -131,6 +138,24 @@ class ApiServer:
             return False
         self.change(POD, namespace, name, metadata={**found["metadata"], "deletionTimestamp": at(0)})
         return True
+
+
+def _selected(obj: dict[str, Any], selector: str | None) -> bool:
+    """Return whether an object has the one label that a selector names, with the value if it names one."""
+    key, _, value = (selector or "").partition("=")
+    labels = obj["metadata"].get("labels", {})
+    return not key or (key in labels and value in {"", labels[key]})
+
+
+def _merged(found: dict[str, Any], patch: dict[str, Any]) -> dict[str, Any]:
+    """Return an object with a JSON merge patch in it."""
+    merged = {key: value for key, value in found.items() if patch.get(key, value) is not None}
+    for key, value in patch.items():
+        if isinstance(value, dict):
+            merged[key] = _merged(found.get(key) or {}, value)
+        elif value is not None:
+            merged[key] = value
+    return merged
 
 
 class Store:
@@ -188,7 +213,7 @@ class Store:
             raise StoreRefused(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"larger than {limit} bytes")
         return self.files[name]
 
-    async def delete_calls(self, task: str) -> None:
+    async def delete_task(self, task: str) -> None:
         self._begin("delete")
         self.records = {key: record for key, record in self.records.items() if key[0] != task}
 
@@ -208,8 +233,10 @@ class Events:
 
     def __init__(self) -> None:
         self.reasons: list[str] = []
+        self.messages: list[str] = []
 
     async def event(self, _involved: object, *, type_: str, reason: str, message: str = "") -> None:
         assert type_ in {"Normal", "Warning"}
         assert isinstance(message, str)
         self.reasons.append(reason)
+        self.messages.append(message)

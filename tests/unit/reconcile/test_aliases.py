@@ -84,6 +84,7 @@ class Job:
                     "calls",
                     "translations",
                     "tunnels",
+                    "storage",
                     "counted",
                     "store_key",
                     "resolvers",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import itertools
+import json
 from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any, cast
@@ -12,7 +14,13 @@ import pytest
 from gpux import tokens
 from gpux.client import StoreClient
 from opengpu_operator.api.errors import Transient
-from opengpu_operator.api.labels import AGENT_CONTAINER, COMPONENT, EXTERNAL_STORAGE, TASK_UID
+from opengpu_operator.api.labels import (
+    AGENT_CONTAINER,
+    COMPONENT,
+    EXTERNAL_STORAGE,
+    REQUIRE_OWNER_PROOF,
+    TASK_UID,
+)
 from opengpu_operator.api.source import Environment
 from opengpu_operator.api.translation import Restart, Translation
 from opengpu_operator.kube.cache import Cache
@@ -25,14 +33,19 @@ from opengpu_operator.kube.kinds import (
     JOB,
     KINDS,
     NAMESPACE,
+    NODE,
+    PERSISTENT_VOLUME,
     POD,
+    PVC,
     SECRET,
     SOURCE,
+    STORAGE_CLASS,
     TASK,
     Kind,
 )
 from opengpu_operator.reconcile.attempt import DELIVERY_GRACE
 from opengpu_operator.reconcile.calls import Calls
+from opengpu_operator.reconcile.owners import OwnerStorage
 from opengpu_operator.reconcile.task import TaskReconciler
 from opengpu_operator.reconcile.translations import Translations
 from opengpu_operator.reconcile.tunnels import Tunnels
@@ -54,6 +67,7 @@ class World:
 
     def __init__(self) -> None:
         self.api, self.store, self.clock, self.events = ApiServer(), Store(), Clock(), Events()
+        self.settings: dict[str, Any] = {}
 
     async def source(self, content: Translation, **spec: Any) -> None:
         """Make or change the source, which offers one translation for cpu."""
@@ -100,6 +114,9 @@ class Operator:
         gateway = cast("Gateway", world.api)
         self.calls = Calls(store=cast("StoreClient", world.store), changed=lambda *_: None, clock=world.clock)
         self.calls.since = NOW - timedelta(hours=1)
+        made = Settings.model_validate(
+            {"routes": {"domain": "gpux.example"}, **world.settings, **(settings or {})}
+        )
         self.tunnels = Tunnels(
             settings=TunnelSettings(),
             gateway=gateway,
@@ -107,14 +124,22 @@ class Operator:
             changed=lambda _: None,
             clock=world.clock,
         )
+        self.storage = OwnerStorage(
+            settings=made.storage,
+            gateway=gateway,
+            cache=self.cache,
+            recorder=cast("Recorder", world.events),
+            clock=world.clock,
+        )
         self.tasks = TaskReconciler(
-            settings=Settings.model_validate({"routes": {"domain": "gpux.example"}, **(settings or {})}),
+            settings=made,
             gateway=gateway,
             cache=self.cache,
             recorder=cast("Recorder", world.events),
             calls=self.calls,
             translations=Translations(gateway=gateway, cache=self.cache),
             tunnels=self.tunnels,
+            storage=self.storage,
             counted=lambda *_: None,
             store_key=lambda: b"a key of sixteen bytes or more",
             resolvers=["10.96.0.10"],
@@ -593,3 +618,97 @@ async def test_a_namespace_gives_its_tasks_the_default(world):
     operator.cache.put(NAMESPACE, {"metadata": {"name": "team", "uid": "n", "annotations": annotations}})
     await operator.run()
     assert world.reason("External") == "Links"
+
+
+# --- storage ----------------------------------------------------------------------------------------------------------
+
+
+async def test_an_owner_who_has_to_prove_it_and_doesnt_makes_nothing(world):
+    world.settings = {"storage": {"requireOwnerProof": True}}
+    await started(world, functionName="read", owner="alice")
+    assert world.reason() == "OwnerProofRefused:owner"
+    assert world.reason("Stalled") == "OwnerProofRefused:owner"
+    assert world.api.all(DEPLOYMENT) == []
+    assert world.api.all(PVC) == []
+
+
+@pytest.mark.parametrize(("setting", "annotated", "refused"), [(False, "true", True), (True, "false", False)])
+async def test_a_namespace_decides_for_itself_whether_owners_have_to_prove_it(
+    world, setting, annotated, refused
+):
+    world.settings = {"storage": {"requireOwnerProof": setting}}
+    world.api.put(NAMESPACE, {"metadata": {"name": "team", "annotations": {REQUIRE_OWNER_PROOF: annotated}}})
+    await started(world, functionName="read", owner="alice")
+    assert (world.reason() == "OwnerProofRefused:owner") is refused
+    assert (world.api.all(PVC) == []) is refused
+
+
+async def test_a_task_that_runs_isnt_asked_for_a_proof_again(world):
+    operator = await started(world, functionName="read", owner="alice")
+    world.settings = {"storage": {"requireOwnerProof": True}}
+    operator = Operator(world)
+    await operator.run()
+    assert world.reason() == "Starting"
+
+
+async def test_a_volume_that_grows_restarts_nothing(world):
+    operator = await started(world, functionName="read", owner="alice", storage={"userSize": "20Gi"})
+    for claim in world.api.all(PVC):
+        world.api.put(PVC, claim | {"status": {"phase": "Bound"}})
+    world.api.put(STORAGE_CLASS, {"metadata": {"name": "disk"}, "allowVolumeExpansion": True})
+    world.task(functionName="read", owner="alice", storage={"userSize": "30Gi"})
+    changed = world.api.objects[TASK, "team", "ask"]
+    changed["metadata"]["generation"] = 2
+    operator.see()
+    await operator.run()
+    assert world.api.asked["patch", "Deployment"] == 0
+    assert world.reason("StorageSized") == "StorageTooSmall"
+
+
+async def test_more_than_the_cluster_gives_is_refused(world):
+    world.settings = {"storage": {"user": {"size": "20Gi", "maxSize": "100Gi"}}}
+    await started(world, functionName="read", owner="alice", storage={"userSize": "101Gi"})
+    assert world.reason() == "SpecRefused:storage"
+    assert "storage.user.maxSize" in str(world.status["conditions"])
+
+
+PINNED = {
+    "type": "PodScheduled",
+    "status": "False",
+    "message": "0/2 nodes are available: 1 Insufficient amd.com/gpu, 1 node(s) had volume node affinity conflict.",
+    "lastTransitionTime": at(0),
+}
+
+
+async def test_a_pod_that_its_volume_keeps_from_every_node_ends_the_task(world):
+    operator = await started(world, functionName="read", owner="alice")
+    claim = next(obj for obj in world.api.all(PVC) if "opengpu.network/owner" in obj["metadata"]["labels"])
+    world.api.put(PVC, claim | {"spec": {**claim["spec"], "volumeName": "pv"}})
+    hosts = [{"key": "host", "operator": "In", "values": ["node-a"]}]
+    affinity = {"required": {"nodeSelectorTerms": [{"matchExpressions": hosts}]}}
+    world.api.put(PERSISTENT_VOLUME, {"metadata": {"name": "pv"}, "spec": {"nodeAffinity": affinity}})
+    empty = {"metadata": {"name": "node-a", "labels": {"host": "node-a"}}, "status": {"capacity": {}}}
+    world.api.put(NODE, empty)
+    waiting = world.run_pod(node=None, ready=False, conditions=[PINNED])
+    volume = {"name": "usr", "persistentVolumeClaim": {"claimName": claim["metadata"]["name"]}}
+    containers = [{"name": "worker", "resources": {"requests": {"cpu": "1"}}}]
+    world.api.put(POD, waiting | {"spec": {"containers": containers, "volumes": [volume]}})
+    operator.see()
+    # It may only be slow.
+    assert await operator.run() == 30
+    assert world.reason() == "StorageNodeConflict"
+    assert world.status.get("endReason") is None
+    world.clock.now += timedelta(seconds=30)
+    await operator.run()
+    assert world.status["endReason"] == "StorageNodeConflict"
+    assert "node-a, which has 0 cpu of 1" in str(world.status["conditions"])
+
+
+async def test_the_token_of_a_job_carries_its_quotas(world):
+    world.settings = {"storage": {"quota": {"jobBytes": "1Ki", "ownerBytes": "2Ki"}}}
+    await started(world, functionName="read", owner="alice")
+    token = next(
+        secret["stringData"]["token"] for secret in world.api.all(SECRET) if "token" in secret["stringData"]
+    )
+    body = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))
+    assert (body["owner"], body["jobBytes"], body["ownerBytes"]) == ("alice", 1024, 2048)

@@ -1,0 +1,187 @@
+"""What lasts and what doesn't: owners' storage outlives tasks, tasks' volumes leave nothing on the nodes' disks.
+
+The shared class is a directory of the machine that both nodes see at the same place. An NFS server would be nearer to
+what clusters have, but the kernels that these tests run on have no NFS client to mount one with, in or out of a pod.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from localcluster.paths import Layout
+from tests.e2e.fixtures import CLUSTER, OPERATOR_NAMESPACE, RELEASE, program
+from tests.e2e.kit import TASKS, Cluster, Object, until
+from tests.e2e.objects import compose, run, shell, source, task, worker
+
+pytestmark = pytest.mark.e2e
+
+OPERATOR = "deployment/opengpu-operator"
+RETAINED = {"volumes": {"data": {"scope": "Task", "storageClass": "local-path-retain"}}}
+#: A person who looks has been promised no more.
+GONE_SECONDS = 30
+HOSTNAME = "kubernetes.io/hostname"
+
+
+@pytest.fixture(scope="module")
+def probe(operator: Cluster, namespace: str) -> str:
+    operator.apply(namespace, *source("probe", cpu=compose(worker=worker())))
+    return "probe"
+
+
+def claims(operator: Cluster, namespace: str) -> list[Object]:
+    return operator.objects("api/v1/persistentvolumeclaims", namespace)
+
+
+def owners_claim(operator: Cluster, namespace: str, owner: str) -> Object:
+    (found,) = (
+        claim
+        for claim in claims(operator, namespace)
+        if claim["metadata"].get("annotations", {}).get("opengpu.network/owner-name") == owner
+    )
+    return found
+
+
+def directories(namespace: str) -> list[Path]:
+    """Return what the volumes of a namespace have on the nodes' disks."""
+    return sorted((Layout(CLUSTER).root / "nodes").glob(f"*/volumes/*_{namespace}_*"))
+
+
+class TestTasks:
+    """A volume of a class that retains volumes."""
+
+    @pytest.fixture
+    def kept(self, operator: Cluster, namespace: str) -> Path:
+        """The directory of a running task's volume, with a file in it."""
+        text = json.dumps(
+            {
+                "services": {
+                    "main": shell("echo secret > /data/file; exec sleep 600", volumes=["data:/data"])
+                },
+                "volumes": {"data": {}},
+            }
+        )
+        operator.apply(namespace, *source("keeps", spec=RETAINED, cpu=text), task("keeps", "keeps"))
+
+        def filled() -> Path | None:
+            found = [path for path in directories(namespace) if (path / "file").exists()]
+            return found[0] if found else None
+
+        found = until("the task to write its file", filled, timeout=120)
+        volume = found.name.partition("_")[0]
+        until(
+            "the volume to be told to go with its claim",
+            lambda: self.policy(operator, volume) == "Delete",
+        )
+        return found
+
+    @staticmethod
+    def policy(operator: Cluster, volume: str) -> str | None:
+        status, found = operator.api.request("GET", f"api/v1/persistentvolumes/{volume}")
+        return str(found["spec"]["persistentVolumeReclaimPolicy"]) if status == 200 else None
+
+    def test_nothing_is_left_of_a_task_that_is_deleted(
+        self, operator: Cluster, namespace: str, kept: Path
+    ) -> None:
+        operator.kubectl("-n", namespace, "delete", "ogt", "keeps", "--wait=false")
+        until("its bytes to be gone", lambda: not kept.exists(), timeout=GONE_SECONDS)
+
+    def test_nothing_is_left_of_a_task_that_is_deleted_while_no_operator_runs(
+        self, operator: Cluster, namespace: str, kept: Path
+    ) -> None:
+        scale = ("-n", OPERATOR_NAMESPACE, "scale", OPERATOR)
+        operator.kubectl(*scale, "--replicas=0")
+        selector = "app.kubernetes.io/component=operator"
+        wait = ("-n", OPERATOR_NAMESPACE, "wait", "--for=delete", "pod", "-l", selector, "--timeout=60s")
+        operator.kubectl(*wait)
+        try:
+            operator.kubectl("-n", namespace, "delete", "ogt", "keeps", "--wait=false")
+            until("its bytes to be gone", lambda: not kept.exists(), timeout=GONE_SECONDS)
+        finally:
+            operator.kubectl(*scale, "--replicas=1")
+            status = ("rollout", "status", OPERATOR, "--timeout=90s")
+            operator.kubectl("-n", OPERATOR_NAMESPACE, *status)
+
+
+class TestOwners:
+    def test_storage_outlives_the_tasks_of_its_owner(
+        self, operator: Cluster, namespace: str, probe: str
+    ) -> None:
+        operator.apply(namespace, run("writes", probe, "echo hers > /gpux_usr/note", owner="alice"))
+        operator.answer(namespace, "writes")
+        operator.kubectl("-n", namespace, "delete", "ogt", "writes", "--timeout=60s")
+        until(
+            "the task's own claims to go",
+            lambda: [claim["metadata"]["name"][:4] for claim in claims(operator, namespace)] == ["usr-"],
+            timeout=60,
+        )
+        operator.apply(namespace, run("reads", probe, "cat /gpux_usr/note", owner="alice"))
+        assert operator.answer(namespace, "reads")["stdout"] == "hers\n"
+
+    def test_a_removal_that_no_policy_asks_for_is_called_off(self, operator: Cluster, namespace: str) -> None:
+        name = owners_claim(operator, namespace, "alice")["metadata"]["name"]
+        note = "opengpu.network/expires-at"
+        operator.kubectl("-n", namespace, "annotate", "pvc", name, f"{note}=2020-01-01T00:00:00Z")
+        until(
+            "the annotation to go",
+            lambda: note not in owners_claim(operator, namespace, "alice")["metadata"]["annotations"],
+        )
+
+    def test_storage_is_listed(self, operator: Cluster, namespace: str) -> None:
+        shown = program("opengpu", "storage", "ls", "-n", namespace)
+        print(f"\n{shown}")
+        heading, line = shown.splitlines()
+        assert heading.split()[:3] == ["NAMESPACE", "OWNER", "MODE"]
+        assert line.split()[:5] == [namespace, "alice", "NodeLocal", "cpu", "1Gi"]
+        assert line.split()[5].startswith("node-")
+        everywhere = json.loads(program("opengpu", "storage", "ls", "-A", "--all", "-o", "json"))
+        assert {row["namespace"] for row in everywhere} >= {namespace}
+
+
+@pytest.fixture(scope="class")
+def shared(operator: Cluster) -> Iterator[None]:
+    """Owners' storage on the class that all nodes see."""
+    helm = ("helm", "upgrade", RELEASE, "charts/opengpu-operator", "-n", OPERATOR_NAMESPACE)
+    options = ("--reuse-values", "--wait", "--timeout", "3m")
+    user = "settings.storage.user"
+    labels = "settings.pods.placementLabels"
+    with_values = (
+        "settings.storage.userMode=Shared",
+        f"{user}.storageClass=shared",
+        f"{labels}={{{HOSTNAME}}}",
+    )
+    without = ("settings.storage.userMode=NodeLocal", f"{user}.storageClass=null", f"{labels}=null")
+    program(*helm, *options, "--set", ",".join(with_values))
+    yield
+    program(*helm, *options, "--set", ",".join(without))
+
+
+@pytest.mark.usefixtures("shared")
+class TestShared:
+    def test_pods_of_an_owner_on_two_nodes_see_each_others_writes_at_once(
+        self, operator: Cluster, namespace: str
+    ) -> None:
+        """Each waits for what the other writes, and neither may go to the other's node."""
+        ping = "echo ping > /gpux_usr/{0}; until test -s /gpux_usr/{1}; do sleep 0.1; done; cat /gpux_usr/{1}"
+        alone = "ls -A /gpux_usr"
+        nodes = [
+            node["metadata"]["labels"][HOSTNAME]
+            for node in operator.api.request("GET", "api/v1/nodes")[1]["items"]
+        ]
+        for node, (mine, other) in zip(nodes, (("a", "b"), ("b", "a")), strict=True):
+            where = {"placement": {"constraints": [f"node.labels.{HOSTNAME} == {node}"]}}
+            pinned = compose(worker=worker(deploy=where))
+            operator.apply(
+                namespace,
+                *source(f"on-{mine}", cpu=pinned),
+                run(f"on-{mine}", f"on-{mine}", ping.format(mine, other), owner="dora"),
+            )
+        operator.apply(namespace, run("elses", "on-a", alone, owner="bob"))
+        ran = {name: operator.answer(namespace, name)["stdout"] for name in ("on-a", "on-b", "elses")}
+        assert ran == {"on-a": "ping\n", "on-b": "ping\n", "elses": ""}
+        claim = owners_claim(operator, namespace, "dora")
+        assert claim["spec"]["accessModes"] == ["ReadWriteMany"]
+        assert operator.get(TASKS, namespace, "on-a") is not None
