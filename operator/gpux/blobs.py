@@ -1,32 +1,32 @@
-"""Content-addressed bytes: what is stored is named by its hash, is never changed, and survives a power cut.
+"""What a store of files has to be able to do, whatever keeps the bytes: the interface of its backends.
 
-The interface is a Protocol, so that another backend can stand behind the same store. `FileBlobs` keeps one file per
-content under its SHA-256 and, per namespace, the list of what that namespace has uploaded. A hash is no secret, so
-only that list decides what a namespace can read: bytes are kept once, but nobody learns what others have.
-
-Order of a commit, each step durable before the next matters to anyone: content in a temporary file → its name under
-SHA-256, never replacing → the namespace's entry SHA-1 → SHA-256, never replacing → the one back. A crash leaves at
-worst bytes that no entry names.
+Bytes are named by their hash and never changed. They are kept once, but each namespace has entries of its own: what
+it has uploaded. A hash is no secret, so only its entries decide what a namespace can read, and nobody learns what
+others have. An entry lives as long as something refers to it: a task, an owner, or the operator; then the sweep takes
+it, and with the last entry the bytes. References are also what quotas count.
 """
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import hashlib
-import os
-import secrets
-from contextlib import suppress
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple, Protocol
 
-from gpux.files import Disk
 from gpux.hashes import FileHash, b58encode
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+#: Where public files have a second entry; no namespace of a tenant can have this name.
+PUBLIC = "_public"
+
+_REFERENCE = re.compile(r"(?:task|owner|keep):[A-Za-z0-9._:@-]{1,128}")
+_NAMESPACE = re.compile(r"[a-z0-9](?:[-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class StorageFullError(Exception):
     """There is no room for these bytes; nothing of them has stayed."""
+
+
+class QuotaError(StorageFullError):
+    """There is room, but not for this task or owner. The message says whose quota and how much it is."""
 
 
 class HashConflictError(Exception):
@@ -52,6 +52,82 @@ class Blob(NamedTuple):
         }
 
 
+class Keeper(NamedTuple):
+    """On whose behalf something is stored."""
+
+    namespace: str
+    references: Mapping[str, int | None]
+    """Reference → the most bytes that may be kept for it, None for any number. Without references the entry is left
+    to the sweep, unless somebody else refers to it."""
+    public: bool = False
+    """Also enter it in `PUBLIC`, with the same references; only the entry in the namespace counts for quotas."""
+
+
+class Entry(NamedTuple):
+    """What a namespace has stored."""
+
+    blob: Blob
+    created: float
+    used: float
+    """When it was last stored, read or let go, in Unix seconds; up to a day too early."""
+    references: Sequence[str]
+
+    def document(self) -> dict[str, object]:
+        """As lists show it."""
+        times = {"created": round(self.created), "used": round(self.used)}
+        return {**self.blob.document(), **times, "references": list(self.references)}
+
+
+class Retention(NamedTuple):
+    """How long is kept what nobody needs."""
+
+    grace: float
+    """Seconds after its last use for which an entry without references stays."""
+    unused: float | None
+    """Seconds after the last use for which an owner's reference stays; None: for ever."""
+
+
+class Swept(NamedTuple):
+    """What a sweep has removed."""
+
+    references: int = 0
+    entries: int = 0
+    objects: int = 0
+    size: int = 0
+    """Bytes of the objects."""
+
+
+class Scrubbed(NamedTuple):
+    """What was read again."""
+
+    objects: int = 0
+    size: int = 0
+    quarantined: int = 0
+    """How many had other bytes than their name says, and were moved aside."""
+    unreadable: int = 0
+    """How many couldn't be read; they stay."""
+
+
+class Usage(NamedTuple):
+    """What there is, each content once."""
+
+    objects: int
+    size: int
+
+
+class Content(Protocol):
+    """An open content. It stays readable, whatever is removed meanwhile. Reading blocks."""
+
+    def file(self) -> BinaryIO | None:
+        """A file of exactly these bytes, for the kernel to send from; None if there is none. `close` closes it."""
+
+    def read(self, start: int, end: int) -> Iterator[bytes]:
+        """Yield the bytes from start to end (which is not among them), in pieces of at most a megabyte."""
+
+    def close(self) -> None:
+        """Let it go."""
+
+
 class Upload(Protocol):
     """Bytes on their way in. One thread at a time, except that the two hashes may be fed by two."""
 
@@ -64,10 +140,10 @@ class Upload(Protocol):
     def update_sha256(self, chunk: bytes | bytearray | memoryview) -> None:
         """Hash the next bytes."""
 
-    def commit(self, namespace: str) -> tuple[Blob, bool]:
+    def commit(self, keeper: Keeper) -> tuple[Blob, bool]:
         """Make them durable; the blob, and whether it is new to the namespace.
 
-        Raises StorageFullError, HashConflictError.
+        Raises StorageFullError, QuotaError, HashConflictError; then nothing of it can be read, or counts.
         """
 
     def abort(self) -> None:
@@ -75,155 +151,60 @@ class Upload(Protocol):
 
 
 class Blobs(Protocol):
-    """A backend. The methods block; a server calls them in threads."""
+    """A backend. The methods block, and may be called from several threads."""
 
     def begin(self, *, size: int | None) -> Upload:
         """Start an upload of that many bytes, if known. Raises StorageFullError."""
 
-    def open(self, namespace: str, name: FileHash) -> tuple[Blob, BinaryIO] | None:
-        """A content that the namespace has uploaded, or None."""
+    def open(self, namespace: str, name: FileHash) -> tuple[Blob, Content] | None:
+        """A content that the namespace has stored, or None. Opening it is a use."""
+
+    def refer(self, keeper: Keeper, blobs: Sequence[Blob]) -> None:
+        """Refer to entries of the namespace, all or none of them.
+
+        Raises QuotaError, StorageFullError, and KeyError if one isn't there.
+        """
+
+    def drop(self, reference: str, *, namespace: str | None = None) -> int:
+        """End a reference to whatever it is to, in one namespace or all; how many there were. May be repeated."""
+
+    def entries(
+        self, namespace: str, *, references: Sequence[str] | None = None, after: str = "", limit: int
+    ) -> list[Entry]:
+        """The first entries by SHA-1 above `after`; only those that any of the references refers to, if given."""
+
+    def holders(self, kind: str) -> list[tuple[str, str]]:
+        """Namespace and name of all that refers to something and is of the kind: ``task``, ``owner`` or ``keep``."""
+
+    def sweep(self, retention: Retention) -> Swept:
+        """Remove what nobody needs any more. What is being stored or read meanwhile stays whole."""
+
+    def scrub(self, *, every: float, pause: Callable[[int], bool]) -> Scrubbed:
+        """Read what was last read more than that many seconds ago, and move aside what has rotted.
+
+        ``pause`` is called with the number of bytes just read; it may block, and ends the scrub by returning False.
+        """
+
+    def usage(self) -> Usage:
+        """What there is. Cheap."""
 
     def free_bytes(self) -> int:
         """Room left."""
 
 
-class FileBlobs:
-    """The backend on a file system with hard links."""
-
-    def __init__(self, root: str, *, disk: Disk | None = None, reserve: int = 64 << 20) -> None:
-        """Take possession of the directory, and forget uploads that a former process didn't finish.
-
-        `reserve` bytes are left free by uploads, so that calls can still be recorded when files have filled the disk.
-        """
-        self._disk = disk or Disk()
-        self._root = root
-        self._reserve = reserve
-        self._temporary = self._disk.make_directories(root, "tmp")
-        self._content = self._disk.make_directories(root, "sha256")
-        self._index = self._disk.make_directories(root, "index")
-        for name in os.listdir(self._temporary):
-            self._disk.unlink(f"{self._temporary}/{name}")
-
-    def begin(self, *, size: int | None) -> Upload:
-        """See `Blobs`."""
-        if self.free_bytes() < (size or 0):
-            raise StorageFullError
-        return _FileUpload(self, f"{self._temporary}/{secrets.token_hex(16)}", self._disk)
-
-    def open(self, namespace: str, name: FileHash) -> tuple[Blob, BinaryIO] | None:
-        """See `Blobs`."""
-        try:
-            other = os.readlink(f"{self._index}/{namespace}/{name.algorithm}/{name.hex}")
-            sha1, sha256 = (name.hex, other) if name.algorithm == "sha1" else (other, name.hex)
-            content = open(self._path(sha256), "rb", buffering=0)  # noqa: SIM115 the caller closes it
-        except FileNotFoundError:
-            return None
-        return Blob(sha1, sha256, os.fstat(content.fileno()).st_size), content
-
-    def free_bytes(self) -> int:
-        """See `Blobs`: what uploads may still use."""
-        state = os.statvfs(self._root)
-        return max(0, state.f_bavail * state.f_frsize - self._reserve)
-
-    def keep(self, temporary: str, blob: Blob, namespace: str) -> bool:
-        """Name a durable temporary file and enter it for the namespace; whether the entry is new."""
-        disk = self._disk
-        fan = disk.make_directories(self._content, blob.sha256[:2])
-        with suppress(FileExistsError):
-            disk.link(temporary, self._path(blob.sha256))
-        # Also where the name was there already: whoever made it may not have come to this line.
-        disk.sync_directory(fan)
-        new = self._enter(namespace, "sha1", blob.sha1, blob.sha256)
-        self._enter(namespace, "sha256", blob.sha256, blob.sha1)
-        return new
-
-    def _enter(self, namespace: str, algorithm: str, key: str, value: str) -> bool:
-        entries = self._disk.make_directories(self._index, namespace, algorithm)
-        path = f"{entries}/{key}"
-        try:
-            self._disk.symlink(value, path)
-            new = True
-        except FileExistsError:
-            new = False
-            if os.readlink(path) != value:
-                raise HashConflictError from None
-        self._disk.sync_directory(entries)
-        return new
-
-    def _path(self, sha256: str) -> str:
-        return f"{self._content}/{sha256[:2]}/{sha256}"
+def is_reference(text: str) -> bool:
+    """Whether a text is a reference: ``task:…``, ``owner:…`` or ``keep:…``. It is safe as the name of a file."""
+    return _REFERENCE.fullmatch(text) is not None
 
 
-class _FileUpload:
-    """See `Upload`."""
-
-    def __init__(self, blobs: FileBlobs, path: str, disk: Disk) -> None:
-        self._blobs = blobs
-        self._path: str | None = path
-        self._disk = disk
-        self._sha1 = hashlib.sha1(usedforsecurity=False)
-        self._sha256 = hashlib.sha256()
-        self._size = 0
-        self._fd: int | None = None
-        with _room():
-            self._fd = disk.create(path)
-
-    def write(self, chunk: bytes | bytearray | memoryview) -> None:
-        if self._fd is None:
-            raise ValueError("the upload has ended")
-        if self._blobs.free_bytes() < len(chunk):
-            raise StorageFullError
-        with _room():
-            self._disk.write(self._fd, chunk)
-        self._size += len(chunk)
-
-    def update_sha1(self, chunk: bytes | bytearray | memoryview) -> None:
-        self._sha1.update(chunk)
-
-    def update_sha256(self, chunk: bytes | bytearray | memoryview) -> None:
-        self._sha256.update(chunk)
-
-    def commit(self, namespace: str) -> tuple[Blob, bool]:
-        if self._fd is None or self._path is None:
-            raise ValueError("the upload has ended")
-        blob = Blob(self._sha1.hexdigest(), self._sha256.hexdigest(), self._size)
-        with _room():
-            self._disk.sync(self._fd)
-            new = self._blobs.keep(self._path, blob, namespace)
-        self.abort()
-        return blob, new
-
-    def abort(self) -> None:
-        fd, self._fd = self._fd, None
-        path, self._path = self._path, None
-        if fd is not None:
-            self._disk.close(fd)
-        if path is not None:
-            self._disk.unlink(path)
+def is_namespace(text: str) -> bool:
+    """Whether a text can name a tenant."""
+    return _NAMESPACE.fullmatch(text) is not None
 
 
-class _room:  # noqa: N801 used like a function
-    """Turn the many ways of being full into one."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) and error.errno in _FULL:
-            raise StorageFullError from error
-
-
-class DirectoryLock:
-    """One process per directory: a second store on the same volume would not see the first's calls."""
-
-    def __init__(self, path: str) -> None:
-        """Open the lock file."""
-        self._fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-
-    def try_acquire(self) -> bool:
-        """Take the lock, if it is free. It goes with the process."""
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
+def over_quota(reference: str, limit: int) -> QuotaError:
+    """Say whose quota is too small."""
+    kind, _, name = reference.partition(":")
+    return QuotaError(
+        f"quota: the {kind} {name} may keep {limit} bytes in the store; let go of something first"
+    )

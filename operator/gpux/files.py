@@ -48,6 +48,10 @@ class Disk:
         """Rename, replacing what has the name."""
         os.rename(source, target)
 
+    def touch(self, path: str, when: float) -> None:
+        """Set a name's own time, not that of what a link leads to. A crash may undo it."""
+        os.utime(path, (when, when), follow_symlinks=False)
+
     def unlink(self, path: str) -> None:
         """Remove a name, if it is there."""
         with suppress(FileNotFoundError):

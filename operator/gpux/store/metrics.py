@@ -8,13 +8,21 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from gpux.blobs import Usage
+
 _BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 60, 300)
 
 
 class Metrics:
     """The store's metrics, in a registry of their own."""
 
-    def __init__(self, *, free_bytes: Callable[[], int], calls: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(
+        self,
+        *,
+        free_bytes: Callable[[], int],
+        usage: Callable[[], Usage],
+        calls: Callable[[], Mapping[str, int]],
+    ) -> None:
         self._registry = CollectorRegistry()
         self.requests = Counter(
             "gpux_store_requests_total", "Requests.", ["route", "method", "code"], registry=self._registry
@@ -26,15 +34,29 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
-        self.received = Counter(
-            "gpux_store_received_bytes_total", "Bytes of files taken in.", registry=self._registry
-        )
-        self.sent = Counter(
-            "gpux_store_sent_bytes_total", "Bytes of files given out.", registry=self._registry
-        )
+        self.received = self._counter("received_bytes", "Bytes of files taken in.")
+        self.sent = self._counter("sent_bytes", "Bytes of files given out.")
         self.waiting = Gauge("gpux_store_long_polls", "Long polls that wait.", registry=self._registry)
         self.uploads = Gauge("gpux_store_uploads", "Uploads under way.", registry=self._registry)
-        self._registry.register(_State(free_bytes, calls))
+        self.over_quota = self._counter("over_quota", "Uploads refused for a quota.")
+        self.sweeps = self._counter("sweeps", "Sweeps done.")
+        self.swept_objects = self._counter("swept_objects", "Contents that nobody needed any more, removed.")
+        self.swept_bytes = self._counter("swept_bytes", "Bytes of these contents.")
+        self.scrubbed_bytes = self._counter(
+            "scrubbed_bytes", "Bytes read again to see whether they are right."
+        )
+        self.quarantined = self._counter("quarantined", "Contents that had rotted, moved aside.")
+        self.unreadable = self._counter("unreadable", "Times that a content couldn't be read again.")
+        self.upkeep_failures = Counter(
+            "gpux_store_upkeep_failures_total",
+            "Sweeps and scrubs that failed.",
+            ["step"],
+            registry=self._registry,
+        )
+        self._registry.register(_State(free_bytes, usage, calls))
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(f"gpux_store_{name}_total", text, registry=self._registry)
 
     def text(self) -> bytes:
         """Render the exposition format."""
@@ -44,8 +66,14 @@ class Metrics:
 class _State(Collector):
     """Figures that are looked up when somebody asks."""
 
-    def __init__(self, free_bytes: Callable[[], int], calls: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(
+        self,
+        free_bytes: Callable[[], int],
+        usage: Callable[[], Usage],
+        calls: Callable[[], Mapping[str, int]],
+    ) -> None:
         self._free_bytes = free_bytes
+        self._usage = usage
         self._calls = calls
 
     def describe(self) -> Iterable[Metric]:
@@ -54,6 +82,11 @@ class _State(Collector):
     def collect(self) -> Iterable[Metric]:
         """Make the families."""
         yield GaugeMetricFamily("gpux_store_free_bytes", "Room left for files.", value=self._free_bytes())
+        usage = self._usage()
+        yield GaugeMetricFamily(
+            "gpux_store_objects", "Contents stored, each counted once.", value=usage.objects
+        )
+        yield GaugeMetricFamily("gpux_store_bytes", "Bytes of these contents.", value=usage.size)
         calls = GaugeMetricFamily("gpux_store_calls", "Attempts by state.", labels=["state"])
         for state, count in self._calls().items():
             calls.add_metric([state], count)

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 
-from gpux.blobs import Blob, Blobs, Upload
+from gpux.blobs import Blob, Blobs, Keeper, Upload
 from gpux.store.http import HttpError
 
 _BATCH = 1 << 20
@@ -59,7 +59,7 @@ async def receive(
     chunks: AsyncIterator[bytes],
     *,
     blobs: Blobs,
-    namespace: str,
+    keeper: Keeper,
     size: int | None,
     executor: Executor,
     count: Callable[[int], object],
@@ -85,7 +85,7 @@ async def receive(
         working = _start(loop, executor, upload, batch)
         await working
         count(collected)
-        return await loop.run_in_executor(executor, upload.commit, namespace)
+        return await loop.run_in_executor(executor, upload.commit, keeper)
     finally:
         if working is not None and not working.done():
             await asyncio.wait((working,))

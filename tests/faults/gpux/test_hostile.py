@@ -128,7 +128,7 @@ def test_the_tokens_of_others(lab, method, path, bearer, expected):
         ("GET", f"//v1/files/{SHA1}", 404),
         ("GET", "/v1/files/" + "a" * 500, 404),
         ("GET", f"/v1/files/{'0' * 40}", 404),
-        ("GET", "/v1/files", 405),
+        ("DELETE", "/v1/files", 405),
         ("DELETE", f"/v1/files/{SHA1}", 405),
         ("POST", f"/v1/files/{SHA1}", 405),
         ("GET", f"/v1/calls/{TASK}?wait=x", 400),

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gpux.blobs import FileBlobs
+from gpux.blobs import Keeper
+from gpux.filestore.backend import FileBlobs
 from opengpu_operator.api.reasons import Reason
 from opengpu_operator.compose.findings import RULES
 from opengpu_operator.desired.findings import RULES as JOB_RULES
@@ -177,7 +178,7 @@ def test_a_report_is_read_from_the_stores_volume_as_troubleshooting_says(tmp_pat
     upload = FileBlobs(str(tmp_path)).begin(size=None)
     for take in (upload.write, upload.update_sha1, upload.update_sha256):
         take(b"{}")
-    blob, _ = upload.commit("team")
+    blob, _ = upload.commit(Keeper("team", {}))
     text = (ROOT / "docs" / "troubleshooting.md").read_text()
     (command,) = (
         command for _, commands in blocks(text) for command in commands if "opengpu-store" in command

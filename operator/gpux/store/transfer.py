@@ -1,0 +1,158 @@
+"""Contents on their way in and out, whichever part of the API they belong to."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+from typing import BinaryIO, NamedTuple, TypeVar
+
+from aiohttp import web
+
+from gpux.blobs import Blob, Blobs, Content, Keeper
+from gpux.hashes import FileHash
+from gpux.store.http import HttpError, body_chunks, byte_range, check_length, has_etag
+from gpux.store.metrics import Metrics
+from gpux.store.uploads import Slots, receive
+
+_SMALL_FILE = 64 * 1024
+"""Files up to this size are read at once; larger ones go from the page cache to the socket by the kernel."""
+_PIECE = 8 << 20
+_PIECE_SECONDS = 120.0
+"""Eight megabytes in two minutes: a reader slower than that has gone."""
+
+T = TypeVar("T")
+
+
+class Limits(NamedTuple):
+    """What one store takes on."""
+
+    file_bytes: int = 1 << 40
+    uploads: int = 16
+    uploads_per_namespace: int = 8
+
+
+class Transfer:
+    """Takes contents in, and gives them out."""
+
+    def __init__(self, *, blobs: Blobs, executor: Executor, metrics: Metrics, limits: Limits) -> None:
+        self.blobs = blobs
+        self.executor = executor
+        self.metrics = metrics
+        self.limits = limits
+        self._slots = Slots(total=limits.uploads, per_namespace=limits.uploads_per_namespace)
+
+    async def in_thread(self, function: Callable[[], T]) -> T:
+        """Do something that blocks."""
+        return await asyncio.get_running_loop().run_in_executor(self.executor, function)
+
+    # ------------------------------------------------------------------------------------------------ in
+
+    @asynccontextmanager
+    async def slot(self, namespace: str) -> AsyncIterator[None]:
+        """Have a place among the uploads that are under way. Raises HttpError."""
+        async with self._slots.take(namespace):
+            with self.metrics.uploads.track_inprogress():
+                yield
+
+    async def receive(
+        self, request: web.BaseRequest, keeper: Keeper, *, limit: int | None = None
+    ) -> tuple[Blob, bool]:
+        """Store the body of a request; see `Upload.commit`."""
+        most = self.limits.file_bytes if limit is None else limit
+        check_length(request, limit=most)
+        async with self.slot(keeper.namespace):
+            return await receive(
+                body_chunks(request, limit=most),
+                blobs=self.blobs,
+                keeper=keeper,
+                size=request.content_length,
+                executor=self.executor,
+                count=self.metrics.received.inc,
+            )
+
+    # ------------------------------------------------------------------------------------------------ out
+
+    @asynccontextmanager
+    async def opened(self, namespace: str, name: FileHash) -> AsyncIterator[tuple[Blob, Content]]:
+        """Open a content of a namespace. Raises HttpError."""
+        found = await self.in_thread(lambda: self.blobs.open(namespace, name))
+        if found is None:
+            raise HttpError(404, "no such file")
+        try:
+            yield found
+        finally:
+            # Closing a descriptor waits for nothing; a backend that isn't files takes care of itself.
+            found[1].close()
+
+    async def send(self, request: web.BaseRequest, blob: Blob, content: Content) -> web.StreamResponse:
+        """Answer with a content, as a whole or the range that is asked for."""
+        etag = f'"{blob.sha256}"'
+        headers = {
+            "Accept-Ranges": "bytes",
+            "Content-Type": "application/octet-stream",
+            "ETag": etag,
+            "X-Content-Type-Options": "nosniff",
+        }
+        if has_etag(request.headers.get("If-None-Match", ""), etag):
+            return web.Response(status=304, headers=headers)
+        wanted = byte_range(request, size=blob.size, etag=etag)
+        start, end = wanted or (0, blob.size)
+        if wanted:
+            headers["Content-Range"] = f"bytes {start}-{end - 1}/{blob.size}"
+        status = 206 if wanted else 200
+        if request.method != "HEAD" and end - start <= _SMALL_FILE:
+            body = await self.in_thread(lambda: b"".join(content.read(start, end)))
+            self.metrics.sent.inc(len(body))
+            return web.Response(body=body, status=status, headers=headers)
+        headers["Content-Length"] = str(end - start)
+        response = web.StreamResponse(status=status, headers=headers)
+        await response.prepare(request)
+        if request.method != "HEAD":
+            await self.write(request, response, content, start=start, end=end)
+        await response.write_eof()
+        return response
+
+    async def write(
+        self,
+        request: web.BaseRequest,
+        response: web.StreamResponse,
+        content: Content,
+        *,
+        start: int,
+        end: int,
+    ) -> None:
+        """Send bytes of a content as part of a body whose length is announced."""
+        file = content.file()
+        if file is None:
+            await self._stream(response, content, start, end)
+        else:
+            await self._sendfile(request, file, start, end)
+
+    async def _sendfile(self, request: web.BaseRequest, file: BinaryIO, start: int, end: int) -> None:
+        loop = asyncio.get_running_loop()
+        while start < end:
+            transport = request.transport
+            if transport is None or transport.is_closing():
+                raise ConnectionResetError("the reader has gone")
+            count = min(_PIECE, end - start)
+            try:
+                async with asyncio.timeout(_PIECE_SECONDS):
+                    await loop.sendfile(transport, file, start, count)
+            except TimeoutError:
+                transport.abort()
+                raise ConnectionResetError("the reader stalled") from None
+            self.metrics.sent.inc(count)
+            start += count
+
+    async def _stream(self, response: web.StreamResponse, content: Content, start: int, end: int) -> None:
+        pieces = content.read(start, end)
+        while piece := await self.in_thread(lambda: next(pieces, b"")):
+            async with asyncio.timeout(_PIECE_SECONDS):
+                await response.write(piece)
+            self.metrics.sent.inc(len(piece))
+            start += len(piece)
+        if start < end:
+            # The backend has lost it midway; the length that was announced tells the reader.
+            raise ConnectionResetError("the content ended early")
