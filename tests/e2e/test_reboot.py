@@ -81,8 +81,13 @@ def python(text: str) -> str:
 
 
 def store_pod(operator: Cluster) -> Object:
-    (pod,) = operator.objects("api/v1/pods", OPERATOR_NAMESPACE, "app.kubernetes.io/component=store")
-    return pod
+    """Return the store's pod, and not one that it replaces."""
+
+    def there() -> Object | None:
+        pods = operator.objects("api/v1/pods", OPERATOR_NAMESPACE, "app.kubernetes.io/component=store")
+        return next((pod for pod in pods if "deletionTimestamp" not in pod["metadata"]), None)
+
+    return until("the store's pod", there)
 
 
 def kill_store(operator: Cluster) -> None:
