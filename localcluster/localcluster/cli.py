@@ -64,8 +64,8 @@ def parser() -> argparse.ArgumentParser:
         parents=[named],
     )
     add("env", 'print shell lines that set KUBECONFIG and PATH: eval "$(localcluster env)"', parents=[named])
-    machine = add("node", "stop a node as a power cut would, or start it again", parents=[named])
-    machine.add_argument("action", choices=["stop", "start"])
+    machine = add("node", "stop a node as a power cut would, start it again, or both", parents=[named])
+    machine.add_argument("action", choices=["stop", "start", "reboot"])
     machine.add_argument("node", help="the node's name, as node-b")
     make = add("binaries", "build what is missing of the programs and print their directory")
     make.add_argument("program", nargs="*", help=f"only these of: {', '.join(binaries.ALL)}")

@@ -103,13 +103,31 @@ def start_node(layout: Layout, name: str) -> None:
         entry, topology = _node(layout, name), running(layout)
         start = datetime.now(UTC).isoformat()
         if not node.is_on(layout, topology, entry):
-            node.stop(layout, entry)
-            node.start(layout, topology, entry)
-        api = ControlPlane(layout, topology).api()
-        # A node that was off for a moment only is still called Ready: a heartbeat must have come since.
-        until(f"a heartbeat of {name}", lambda: api.last_heartbeat(name) > start, 300)
-        until(f"{name} to be Ready", lambda: name in api.ready_nodes(), 300)
-        say(f"{name} is Ready.")
+            _restart(layout, topology, entry)
+        _await_heartbeat(layout, topology, entry, since=start)
+
+
+def reboot_node(layout: Layout, name: str) -> None:
+    """Have a node fail and start again at once, sooner than the control plane would notice."""
+    with exclusive(layout.lock):
+        entry, topology = _node(layout, name), running(layout)
+        node.stop(layout, entry)
+        start = datetime.now(UTC).isoformat()
+        node.start(layout, topology, entry)
+        _await_heartbeat(layout, topology, entry, since=start)
+
+
+def _restart(layout: Layout, topology: Topology, entry: Node) -> None:
+    node.stop(layout, entry)
+    node.start(layout, topology, entry)
+
+
+def _await_heartbeat(layout: Layout, topology: Topology, entry: Node, *, since: str) -> None:
+    api = ControlPlane(layout, topology).api()
+    # A node that was off for a moment only is still called Ready: a heartbeat must have come since.
+    until(f"a heartbeat of {entry.name}", lambda: api.last_heartbeat(entry.name) > since, 300)
+    until(f"{entry.name} to be Ready", lambda: entry.name in api.ready_nodes(), 300)
+    say(f"{entry.name} is Ready.")
 
 
 def _node(layout: Layout, name: str) -> Node:
@@ -278,8 +296,7 @@ def _complete(layout: Layout, topology: Topology) -> None:
         with step(f"{topology.node_count} nodes started"):
             for entry in topology.nodes:
                 if not node.is_on(layout, topology, entry):
-                    node.stop(layout, entry)
-                    node.start(layout, topology, entry)
+                    _restart(layout, topology, entry)
             for entry in topology.nodes:
                 node.await_containerd(layout, entry)
         for name, node_port in _FORWARDS.items():

@@ -60,10 +60,13 @@ class Local:
         return cluster.certificate_authority(self._layout)
 
     def node(self, action: str, name: str) -> None:
-        if action == "stop":
-            cluster.stop_node(self._layout, name)
-        else:
-            cluster.start_node(self._layout, name)
+        match action:
+            case "stop":
+                cluster.stop_node(self._layout, name)
+            case "start":
+                cluster.start_node(self._layout, name)
+            case "reboot":
+                cluster.reboot_node(self._layout, name)
 
     def build(
         self, tag: str, context: Path, file: Path | None, target: str | None, build_args: Sequence[str]
@@ -124,7 +127,7 @@ class Kind:
 
     def node(self, action: str, name: str) -> None:
         self._require()
-        run(["docker", action, f"{self._layout.name}-{name}"])
+        run(["docker", "restart" if action == "reboot" else action, f"{self._layout.name}-{name}"])
 
     def build(
         self, tag: str, context: Path, file: Path | None, target: str | None, build_args: Sequence[str]

@@ -10,6 +10,7 @@ import pytest
 from tests.e2e.fixtures import CLUSTER, OPERATOR_NAMESPACE, program
 from tests.e2e.kit import TASKS, Cluster, Object, condition, is_true, until
 from tests.e2e.objects import compose, run, source, worker
+from tests.e2e.test_reboot import store_pod
 
 pytestmark = [pytest.mark.e2e, pytest.mark.faults, pytest.mark.slow]
 
@@ -52,8 +53,7 @@ def lost(cluster: Cluster, node: str) -> Iterator[None]:
 @pytest.fixture
 def doomed(operator: Cluster) -> Iterator[str]:
     """The node that will die: one that the store isn't on. New pods go to it alone until the test says otherwise."""
-    (store,) = operator.objects("api/v1/pods", OPERATOR_NAMESPACE, "app.kubernetes.io/component=store")
-    safe = store["spec"]["nodeName"]
+    safe = store_pod(operator)["spec"]["nodeName"]
     operator.kubectl("cordon", safe)
     yield next(name for name in nodes(operator) if name != safe)
     operator.kubectl("uncordon", safe)

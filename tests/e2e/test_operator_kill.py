@@ -34,12 +34,12 @@ SEED = int(os.environ.get("FAULT_SEED", "20260101"))
 COMMAND = re.compile(rb"[^\0]*python[^\0]*\0[^\0]*/opengpu-operator\0run\0")
 
 
-def process_of(pod: Object) -> int | None:
-    """Return the operator's process in a pod, as this machine numbers it: its cgroup names the pod."""
+def process_of(pod: Object, command: re.Pattern[bytes] = COMMAND) -> int | None:
+    """Return the process with a command line in a pod, as this machine numbers it: its cgroup names the pod."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             if (
-                COMMAND.match((entry / "cmdline").read_bytes())
+                command.match((entry / "cmdline").read_bytes())
                 and pod["metadata"]["uid"] in (entry / "cgroup").read_text()
             ):
                 return int(entry.name)

@@ -30,6 +30,7 @@ from gpux.filestore.layout import NUMBER, Layout, changed, names
 from gpux.filestore.scrub import scrub
 from gpux.filestore.shelves import Shelves
 from gpux.filestore.sweep import sweep
+from gpux.filestore.writeback import Writeback
 from gpux.hashes import FileHash
 from gpux.log import log
 
@@ -188,6 +189,7 @@ class _FileUpload:
         self._fd: int | None = None
         with _room():
             self._fd = shelves.disk.create(path)
+        self._writeback = Writeback(self._fd)
 
     def write(self, chunk: bytes | bytearray | memoryview) -> None:
         if self._fd is None:
@@ -197,6 +199,7 @@ class _FileUpload:
         with _room():
             self._shelves.disk.write(self._fd, chunk)
         self._size += len(chunk)
+        self._writeback.grown(self._size)
 
     def update_sha1(self, chunk: bytes | bytearray | memoryview) -> None:
         self._sha1.update(chunk)

@@ -15,7 +15,6 @@ from typing import Any
 
 from aiohttp import web
 
-from gpux import tokens
 from gpux.blobs import Retention
 from gpux.log import log
 from gpux.store import tools
@@ -24,6 +23,7 @@ from gpux.store.calls import CallApi
 from gpux.store.external import ExternalApi, Outsider, outsider
 from gpux.store.files import FileApi
 from gpux.store.http import reply
+from gpux.store.keyfile import KeyFile
 from gpux.store.links import LinkApi
 from gpux.store.metrics import Metrics
 from gpux.store.pulls import Pulls
@@ -37,6 +37,8 @@ _SHUTDOWN_SECONDS = 20.0
 _FIRST_REQUEST_SECONDS = 30.0
 _KEEPALIVE_SECONDS = 75.0
 _BACKLOG = 2048
+_READ_AHEAD = 256 * 1024
+"""As much as asyncio reads at once: with less, every piece of an upload would halt its connection."""
 _DAY = 86_400.0
 
 
@@ -94,6 +96,7 @@ class _Listener(web.Server):
             # What a job uploads is stored as it is, whatever encoding it says it has.
             auto_decompress=False,
             keepalive_timeout=_KEEPALIVE_SECONDS,
+            read_bufsize=_READ_AHEAD,
         )
 
 
@@ -102,12 +105,7 @@ async def _serve(options: argparse.Namespace, backend: Backend) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    # Looked at once now, so that a key that is no good is seen at the start.
-    tokens.load_key(options.key_file)
-
-    def key() -> bytes:
-        return tokens.load_key(options.key_file)
-
+    key = KeyFile(options.key_file)
     # Two pools: the commit of a large file may take seconds of its threads, and calls don't wait for that.
     files = ThreadPoolExecutor(16, thread_name_prefix="files")
     records = ThreadPoolExecutor(8, thread_name_prefix="records")

@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from opengpu_operator.api.labels import AGENT_CONTAINER
 from opengpu_operator.api.reasons import Reason
 from opengpu_operator.reconcile.pods import main_container
 
@@ -24,6 +25,10 @@ DELIVERY_GRACE = timedelta(seconds=20)
 #: How long a busy worker (HTTP 409 or 503) is left alone; doubled per attempt up to the cap.
 BUSY_DELAY = timedelta(seconds=2)
 BUSY_DELAY_CAP = timedelta(seconds=60)
+
+
+#: What a runtime and a kubelet say of containers that were gone when they came back themselves.
+_ENDS_OF_NODES = frozenset({"Unknown", "ContainerStatusUnknown"})
 
 
 class Step(StrEnum):
@@ -102,14 +107,22 @@ def judge(
         why = pod["status"].get("reason", "")
         reason = Reason.EVICTED if why == "Evicted" else Reason.POD_LOST
         return lost(reason, pod["status"].get("message") or why, attempt=attempt, max_attempts=max_attempts)
-    crashed = _crash(pod, record)
-    if crashed is not None:
-        ended, message = crashed
-        left = delivery_left(max(ended, store_since or now), now)
-        if left:
-            return Verdict(step=Step.WAIT, reason=Reason.CALLED, again=left)
-        return Verdict(step=Step.FAIL, reason=Reason.WORKER_CRASHED, message=message)
-    return Verdict(step=Step.WAIT, reason=Reason.RUNNING if state == "claimed" else Reason.CALLED)
+    ended = _end(pod, record)
+    if ended is None:
+        return Verdict(step=Step.WAIT, reason=Reason.RUNNING if state == "claimed" else Reason.CALLED)
+    node_down = ended.get("reason") in _ENDS_OF_NODES
+    since = [_time(ended["finishedAt"]), store_since or now]
+    if node_down:
+        # The agent went down too. What it has kept on its disk, it delivers when it is back.
+        since.append(_agent_since(pod) or now)
+    if left := delivery_left(max(since), now):
+        return Verdict(step=Step.WAIT, reason=Reason.CALLED, again=left)
+    how = f"before it answered: {ended.get('reason') or 'Error'}, exit code {ended.get('exitCode')}"
+    if node_down:
+        return lost(
+            Reason.POD_LOST, f"the worker's node went down {how}", attempt=attempt, max_attempts=max_attempts
+        )
+    return Verdict(step=Step.FAIL, reason=Reason.WORKER_CRASHED, message=f"the worker ended {how}")
 
 
 def lost(reason: Reason, message: str, *, attempt: int, max_attempts: int) -> Verdict:
@@ -123,8 +136,17 @@ def lost(reason: Reason, message: str, *, attempt: int, max_attempts: int) -> Ve
     return Verdict(step=Step.RETRY, reason=reason, message=message, again=0)
 
 
-def _crash(pod: Object, record: Mapping[str, Any]) -> tuple[datetime, str] | None:
-    """Return when and how the worker's container ended after the call was sent; None if it didn't."""
+def _agent_since(pod: Object) -> datetime | None:
+    """Return since when the agent's container runs; None if it doesn't."""
+    for status in pod.get("status", {}).get("initContainerStatuses", []):
+        running = status.get("state", {}).get("running") or {}
+        if status["name"] == AGENT_CONTAINER and running.get("startedAt"):
+            return _time(running["startedAt"])
+    return None
+
+
+def _end(pod: Object, record: Mapping[str, Any]) -> Object | None:
+    """Return how the worker's container ended after the call was sent, as its status has it; None if it didn't."""
     times = record.get("times") or {}
     container = main_container(pod)
     if times.get("sent") is None or container is None:
@@ -140,9 +162,6 @@ def _crash(pod: Object, record: Mapping[str, Any]) -> tuple[datetime, str] | Non
         if (started is None or _time(started) <= sent) and _time(ended["finishedAt"]) >= sent.replace(
             microsecond=0
         ):
-            why = ended.get("reason") or "Error"
-            return (
-                _time(ended["finishedAt"]),
-                f"the worker ended before it answered: {why}, exit code {ended.get('exitCode')}",
-            )
+            found: Object = ended
+            return found
     return None

@@ -39,7 +39,7 @@ def test_wrong_usage_is_exit_code_2(argv: list[str], capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize(
-    "argv", [["kubeconfig"], ["env"], ["load", "x"], ["node", "stop", "node-a"], ["up", "--nodes", "0"]]
+    "argv", [["kubeconfig"], ["env"], ["load", "x"], ["node", "reboot", "node-a"], ["up", "--nodes", "0"]]
 )
 def test_a_failure_is_exit_code_1_and_one_paragraph(
     argv: list[str], capsys: pytest.CaptureFixture[str]

@@ -106,3 +106,38 @@ def test_a_worker_that_ended_in_the_second_of_the_call_did_end_after_it() -> Non
 
 def test_a_restart_before_the_call_was_sent_is_no_crash_of_it() -> None:
     assert verdict("accepted", pods=crashed(-90), times={"sent": at(-60)}).step is Step.WAIT
+
+
+def rebooted(seconds: float, *, agent: float | None, reason: str = "Unknown") -> list[dict[str, Any]]:
+    """Return a pod that is up again after its node went down, with its agent since then, or not yet."""
+    ended = terminated(seconds, startedAt=at(-900), reason=reason, exitCode=255)
+    state = {"waiting": {}} if agent is None else {"running": {"startedAt": at(agent)}}
+    return [
+        pod(
+            "web",
+            initContainerStatuses=[{"name": "gpux-agent", "restartCount": 1, "state": state}],
+            containerStatuses=[{"name": "web", "restartCount": 1, "lastState": ended}],
+        )
+    ]
+
+
+@pytest.mark.parametrize("reason", ["Unknown", "ContainerStatusUnknown"])
+@pytest.mark.parametrize("state", ["sent", "accepted", "unknown"])
+def test_a_node_that_went_down_is_no_fault_of_the_worker(state: str, reason: str) -> None:
+    sent: dict[str, Any] = {"times": {"sent": at(-600)}}
+    judged = verdict(state, pods=rebooted(-60, agent=-59, reason=reason), **sent)
+    assert (judged.step, judged.reason) == (Step.RETRY, Reason.POD_LOST)
+    assert judged.message == f"the worker's node went down before it answered: {reason}, exit code 255"
+    last = verdict(state, pods=rebooted(-60, agent=-59, reason=reason), attempt=3, **sent)
+    assert (last.step, last.reason) == (Step.FAIL, Reason.ATTEMPTS_EXHAUSTED)
+
+
+@pytest.mark.parametrize(("agent", "left"), [(-5, 15), (None, 20)])
+def test_and_its_agent_may_have_kept_the_answer(agent: float | None, left: float) -> None:
+    judged = verdict("accepted", pods=rebooted(-60, agent=agent), times={"sent": at(-600)})
+    assert (judged.step, judged.again) == (Step.WAIT, left)
+
+
+def test_the_next_attempt_in_the_same_pod_is_another_call() -> None:
+    judged = verdict("accepted", pods=rebooted(-60, agent=-59), attempt=2, times={"sent": at(-30)})
+    assert judged.step is Step.WAIT
