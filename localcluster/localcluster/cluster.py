@@ -292,7 +292,7 @@ def _complete(layout: Layout, topology: Topology) -> None:
         with step("images of the system pods"):
             images.load_archives(layout, topology, images.system_archives())
         with step("system pods and GPUs"):
-            addons.apply(layout.kubeconfig, topology, ingresstls.ensure(layout))
+            addons.apply(layout, topology)
     _await_health(layout, topology)
 
 
