@@ -10,7 +10,6 @@ from localcluster.commands import Argument, run
 from localcluster.node import QUEUE
 from localcluster.nodeconfig import VOLUMES
 from localcluster.paths import Layout
-from localcluster.pki import Authority
 from localcluster.topology import AMD_GPUS, NODE_PORT, NVIDIA_GPUS, TLS_NODE_PORT, Topology
 
 WORKLOADS = (
@@ -41,10 +40,10 @@ def render(names: Sequence[str] = _ALL, **values: str) -> str:
     return "\n---\n".join(Template(text).safe_substitute(_VALUES | values) for text in texts)
 
 
-def apply(layout: Layout, topology: Topology, certificates: Authority) -> None:
-    """Create or update everything that the cluster needs; ``certificates`` are the ingress'."""
-    manifests = render(dns_address=topology.dns_address, shared=str(layout.shared))
-    apply_manifests(layout.kubeconfig, f"{manifests}\n---\n{ingresstls.manifest(certificates)}")
+def apply(layout: Layout, topology: Topology) -> None:
+    """Create or update everything that the cluster needs."""
+    text = render(dns_address=topology.dns_address, shared=str(layout.shared))
+    apply_manifests(layout.kubeconfig, f"{text}\n---\n{ingresstls.manifest(ingresstls.ensure(layout))}")
 
 
 def apply_manifests(kubeconfig: Path, manifests: str) -> None:

@@ -63,11 +63,6 @@ class Api:
         nodes = (self.get("/api/v1/nodes") or {}).get("items", [])
         return sum(int(node["status"].get("allocatable", {}).get(resource, 0)) for node in nodes)
 
-    def has_port(self, namespace: str, service: str, port: str) -> bool:
-        """Tell whether a Service has a port of a name."""
-        found = self.get(f"/api/v1/namespaces/{namespace}/services/{service}") or {}
-        return any(entry.get("name") == port for entry in found.get("spec", {}).get("ports", []))
-
     def unready(self, workloads: Sequence[str]) -> list[str]:
         """Return those of the workloads (``namespace/deployments/name``) that lack ready pods."""
         return [workload for workload in workloads if not self._has_ready_pods(*workload.split("/"))]

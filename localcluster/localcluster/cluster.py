@@ -200,8 +200,12 @@ def problems(layout: Layout, topology: Topology) -> list[str]:
     return [
         *(f"node {name} is not Ready" for name in sorted(missing)),
         *(f"{workload} has no ready pods" for workload in api.unready(addons.WORKLOADS)),
-        *([] if api.has_port("ingress-system", "skipper", "https") else ["the ingress has no https"]),
+        *([] if _has_https(layout, topology) else ["the ingress does not answer by https"]),
     ]
+
+
+def _has_https(layout: Layout, topology: Topology) -> bool:
+    return topology.ingress_tls_port is not None and ingresstls.answers(layout, topology.ingress_tls_port)
 
 
 def _lasting_problems(layout: Layout, topology: Topology) -> list[str]:
@@ -305,7 +309,7 @@ def _complete(layout: Layout, topology: Topology) -> None:
         with step("images of the system pods"):
             images.load_archives(layout, topology, images.system_archives())
         with step("system pods and GPUs"):
-            addons.apply(layout, topology, ingresstls.ensure(layout))
+            addons.apply(layout, topology)
     _await_health(layout, topology)
 
 

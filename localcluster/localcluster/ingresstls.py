@@ -6,12 +6,15 @@ It lies in the namespace of the ingress controller alone, which gives it to ever
 import base64
 import json
 import shutil
+import socket
+import ssl
 
 from localcluster.paths import Layout
 from localcluster.pki import Authority
 
 DOMAIN = "gpux.localhost"
 _NAME = "ingress"
+_SECONDS = 3.0
 
 
 def ensure(layout: Layout) -> Authority:
@@ -24,6 +27,19 @@ def ensure(layout: Layout) -> Authority:
         made.issue(_NAME, DOMAIN, alternatives=[f"DNS:*.{DOMAIN}", f"DNS:{DOMAIN}"])
         partial.rename(layout.ingress_pki)
     return Authority(layout.ingress_pki)
+
+
+def answers(layout: Layout, port: int) -> bool:
+    """Tell whether a port of loopback shows the certificate: all that lies between works."""
+    try:
+        context = ssl.create_default_context(cafile=str(Authority(layout.ingress_pki).bundle))
+        with (
+            socket.create_connection(("127.0.0.1", port), timeout=_SECONDS) as connection,
+            context.wrap_socket(connection, server_hostname=f"up.{DOMAIN}"),
+        ):
+            return True
+    except OSError:
+        return False
 
 
 def manifest(authority: Authority) -> str:

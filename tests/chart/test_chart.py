@@ -254,6 +254,17 @@ def test_without_a_domain_or_the_wish_nothing_is_guarded(helm: Helm, values: dic
     assert helm.template(values).of("ValidatingAdmissionPolicy") == []
 
 
+@pytest.mark.parametrize(("version", "guarded"), [("1.29.9", False), ("1.30.0", True)])
+def test_clusters_that_know_no_admission_policies_are_not_asked_to(
+    helm: Helm, version: str, guarded: bool
+) -> None:
+    done = helm.run(
+        "template", "opengpu", "--kube-version", version, values=MATRIX["routes of the Gateway API"]
+    )
+    assert done.returncode == 0, done.stderr
+    assert ("kind: ValidatingAdmissionPolicy" in done.stdout) is guarded
+
+
 def test_no_wildcards(helm: Helm) -> None:
     rendered = helm.template()
     for role in [*rendered.of("ClusterRole"), *rendered.of("Role")]:

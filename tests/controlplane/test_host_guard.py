@@ -113,12 +113,12 @@ def guarded(api):
         f"{RBAC}/clusterrolebindings",
         {"metadata": {"name": namespace}, "roleRef": role, "subjects": subjects},
     )
-    for path, document in ((INGRESSES, ingress(JOB)), (HTTP_ROUTES, http_route([JOB]))):
-        eventually(
-            lambda path=path, document=document: refused(api, path.format(namespace), document),
-            within=30,
-            otherwise=f"{path} is not guarded",
-        )
+    first = ((INGRESSES.format(namespace), ingress(JOB)), (HTTP_ROUTES.format(namespace), http_route([JOB])))
+    eventually(
+        lambda: all(refused(api, path, document) for path, document in first),
+        within=30,
+        otherwise="the policies are not enforced",
+    )
     yield namespace
     for path in reversed(paths):
         api.request("DELETE", path)

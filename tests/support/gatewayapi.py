@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ PLURALS = ("gatewayclasses", "gateways", "httproutes", "grpcroutes")
 _PINNED = Path(__file__).parents[1] / "controlplane" / "gatewayapi"
 
 
+@functools.cache
 def definitions() -> list[dict[str, Any]]:
     """Return the CustomResourceDefinitions; where they can't be fetched the test ends."""
     try:

@@ -77,7 +77,10 @@ class Children:
         if all(self._seen(obj) is not None for obj in second):
             # Secrets are never shown, but workloads are only made once their Secrets are: nothing is to be made.
             first = [obj for obj in first if kind_of(obj) != SECRET]
-        writes = 0
+        # What a task closes is closed first, whatever fails later; what fails here is tried again and said below.
+        there = [obj for obj in second if kind_of(obj) in ROUTES and self._seen(obj) is not None]
+        done = await asyncio.gather(*(self._ensure(obj) for obj in there), return_exceptions=True)
+        writes = sum(count for count in done if isinstance(count, int))
         for wave in (first, second):
             # All are tried before the first error is raised: what can exist, exists.
             results = await asyncio.gather(*(self._ensure(obj) for obj in wave), return_exceptions=True)

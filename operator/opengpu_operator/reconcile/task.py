@@ -349,7 +349,11 @@ class TaskReconciler:
         uid = task.metadata.uid
         plan = self._plans.get(uid)
         if plan is None or plan.key != _key(task, source, revision) or self._children.missing(plan.children):
-            plan, wanted = await self._planned(task, source, revision)
+            try:
+                plan, wanted = await self._planned(task, source, revision)
+            except Invalid as error:
+                await self._close(task, draft, error)
+                raise
             self._plans[uid] = plan
             keep = {child[:3] for child in plan.children}
             # What lets more people in than the task wants goes first, and no two may lead the same host anywhere.
@@ -376,6 +380,15 @@ class TaskReconciler:
             draft.drop(ConditionType.ROUTED)
         access.say(draft, self._granted(task))
         return plan
+
+    async def _close(self, task: Task, draft: Draft[TaskStatus], error: Invalid) -> None:
+        """Take the routes of a job whose spec was changed into one that can't be had and is about who may enter."""
+        spec = task.spec
+        if spec.access is None and all(options.access is None for options in spec.port_options or ()):
+            return
+        await self._children.prune(task.metadata.uid, keep=(), kinds=ROUTES)
+        task.status.urls = []
+        draft.set(ConditionType.ROUTED, status=False, reason=error.reason, message=error.message)
 
     async def _planned(
         self, task: Task, source: Source | None, revision: str

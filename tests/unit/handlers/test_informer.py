@@ -226,7 +226,8 @@ async def test_a_kind_that_the_cluster_lacks_is_said_and_not_waited_for(cache, c
 
     gateway = {"name": "public", "namespace": "gateways"}
     settings = Settings.model_validate({"routes": {"kind": "HTTPRoute", "gateway": gateway}})
-    informer = Informer(scope=Scope(settings), gateway=Bare(), cache=cache, observe=Seen(cache))
+    bare: Any = Bare()
+    informer = Informer(scope=Scope(settings), gateway=bare, cache=cache, observe=Seen(cache))
     await asyncio.wait_for(informer.wait(), 10)
     assert informer.synced.is_set()
     assert "httproutes can't be listed" in caplog.text

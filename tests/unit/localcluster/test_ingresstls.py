@@ -1,8 +1,12 @@
 """The ingress' certificate: for every host, by an authority that nothing else trusts, made once."""
 
 import base64
+import contextlib
 import json
+import socket
+import ssl
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -20,7 +24,7 @@ def layout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Layout:
 
 
 def verified(authority: Authority, bundle: Path, host: str) -> bool:
-    command = ["openssl", "verify", "-CAfile", bundle, "-verify_hostname", host]
+    command: list[str | Path] = ["openssl", "verify", "-CAfile", bundle, "-verify_hostname", host]
     return subprocess.run([*command, authority.certificate("ingress")], check=False).returncode == 0
 
 
@@ -51,6 +55,33 @@ def test_the_controllers_namespace_gets_the_certificate_and_not_the_authoritys_k
         "tls.crt": made.certificate("ingress").read_bytes(),
         "tls.key": made.key("ingress").read_bytes(),
     }
+
+
+def test_an_answer_is_one_with_that_certificate(layout: Layout, tmp_path: Path) -> None:
+    made = ingresstls.ensure(layout)
+    other = Authority(tmp_path / "other")
+    other.create()
+    other.issue("ingress", "up", alternatives=["DNS:*.gpux.localhost"])
+    for authority, expected in ((made, True), (other, False)):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(authority.certificate("ingress"), authority.key("ingress"))
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+            thread = threading.Thread(target=shake_hands, args=(server, context))
+            thread.start()
+            assert ingresstls.answers(layout, port) is expected
+            thread.join()
+        assert not ingresstls.answers(layout, port), "nobody listens any more"
+
+
+def shake_hands(server: socket.socket, context: ssl.SSLContext) -> None:
+    connection, _ = server.accept()
+    with contextlib.suppress(OSError), context.wrap_socket(connection, server_side=True) as tls:
+        tls.recv(1)
+
+
+def test_a_cluster_without_a_certificate_does_not_answer(layout: Layout) -> None:
+    assert not ingresstls.answers(layout, 1)
 
 
 def test_its_port_follows_from_the_other_so_that_what_is_known_of_a_cluster_stays_the_same() -> None:

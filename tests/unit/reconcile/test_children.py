@@ -11,7 +11,7 @@ from opengpu_operator.api.labels import MANAGED_BY, MANAGER, SPEC_HASH, TASK_UID
 from opengpu_operator.kube.cache import Cache
 from opengpu_operator.kube.errors import Forbidden, NotFound, Unavailable, Unprocessable
 from opengpu_operator.kube.gateway import Gateway
-from opengpu_operator.kube.kinds import DEPLOYMENT, HTTP_ROUTE, JOB, POD, PVC, SECRET, SERVICE, Kind
+from opengpu_operator.kube.kinds import DEPLOYMENT, HTTP_ROUTE, INGRESS, JOB, POD, PVC, SECRET, SERVICE, Kind
 from opengpu_operator.reconcile.children import Children
 from tests.unit.reconcile.builders import at
 from tests.unit.reconcile.fakes import ApiServer
@@ -153,6 +153,15 @@ async def test_a_service_gets_the_ports_that_are_asked_for_later(api, cache):
     await children.ensure([child(SERVICE, spec={"ports": [80]})])
     assert await children.ensure([child(SERVICE, made_from="two", spec={"ports": [80, 81]})]) == 1
     assert api.all(SERVICE)[0]["spec"] == {"ports": [80, 81]}
+
+
+async def test_what_a_task_closes_is_closed_though_something_else_cant_be_made(api, cache):
+    children = process(api, cache)
+    await children.ensure([child(INGRESS, spec={"rules": ["open", "shut"]})])
+    api.refusals["create", "Service"] = Forbidden("exceeded quota: services")
+    with pytest.raises(Transient, match="quota"):
+        await children.ensure([child(SERVICE), child(INGRESS, made_from="two", spec={"rules": ["open"]})])
+    assert api.all(INGRESS)[0]["spec"] == {"rules": ["open"]}
 
 
 async def test_what_differs_is_mended_where_that_may_be(api, cache):
