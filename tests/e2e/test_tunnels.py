@@ -174,7 +174,7 @@ def test_the_documented_container(operator: Cluster, namespace: str, documented:
     assert operator.task(namespace, "again")["status"]["tunnel"]["restarts"] == 1
 
 
-@pytest.mark.parametrize("seconds", [45, pytest.param(120, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [40, pytest.param(120, marks=pytest.mark.slow)])
 def test_an_operator_that_was_away_reads_what_it_missed(
     operator: Cluster, namespace: str, documented: str, seconds: int
 ) -> None:
