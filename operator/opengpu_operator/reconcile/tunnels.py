@@ -1,9 +1,9 @@
 """Cloudflare tunnels that containers open by themselves, noticed in the first seconds of their logs.
 
 The logs are read beside the reconciles, by few workers, and by their timestamps: it makes no difference whether a line
-is looked at a moment after it was printed or after the operator was away for an hour. A container's log is read two or
-three times while its window is open, so that somebody who waits for the URL gets it soon, and once more a little after
-it has closed, which is the time that counts; then never again while this process lives. The task's status says where
+is looked at a moment after it was printed or after the operator was away for an hour. A container's log is read twice
+while its window is open, so that somebody who waits for the URL gets it soon, and once more a little after it has
+closed, which is the time that counts; then never again while this process lives. The task's status says where
 its tunnel was found, so nothing else has to be remembered: what a former process found stays for as long as that
 container runs, and of those that opened none each log is read once more by the next process.
 """
@@ -196,15 +196,15 @@ class Tunnels:
         for run in running:
             if run not in known:
                 self._queue.add_after(run, self._times[0] - self._age(run))
-            elif known[run].url is not None:
-                status.cftunnel = known[run].url
-                status.tunnel = Tunnel(
-                    service=run.service,
-                    pod=run.pod,
-                    started_at=timestamp(run.started),
-                    restarts=run.restarts,
-                )
-                return
+        found = next((run for run in running if run in known and known[run].url), None)
+        if found is not None:
+            status.cftunnel = known[found].url
+            status.tunnel = Tunnel(
+                service=found.service,
+                pod=found.pod,
+                started_at=timestamp(found.started),
+                restarts=found.restarts,
+            )
 
     def forget(self, uid: str) -> None:
         """Look at a task's logs no more."""

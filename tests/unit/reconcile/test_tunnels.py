@@ -246,6 +246,21 @@ async def test_the_first_stays(kubelets, process):
 
 
 @in_time
+async def test_one_that_starts_as_another_s_is_found_is_not_forgotten(kubelets, process):
+    kubelets.printed["j-x-web"] = [(1, URL)]
+    quiet, process.tunnels._changed = process.tunnels._changed, lambda _: None
+    process.look(running("web"))
+    await until(6)
+    kubelets.printed["j-x-api"] = [(7, OTHER)]
+    process.look(running("web"), running("api", since=6))
+    assert process.url() == URL
+    process.tunnels._changed = quiet
+    process.look(running("api", since=6))
+    await until(60)
+    assert process.url() == OTHER
+
+
+@in_time
 async def test_every_container_but_the_agent_is_looked_at(kubelets, process):
     agent = {"name": "gpux-agent", "restartCount": 0, "state": {"running": {"startedAt": at(0)}}}
     both = [

@@ -1,14 +1,15 @@
 #!/usr/bin/python3 -u
 """Stands in for cloudflared where the Internet can't be reached: its words and its metrics, without a tunnel.
 
-Takes the arguments of `cloudflared tunnel --url URL`. After ``STAND_IN_DELAY`` seconds (1 by default, as long as the
-real one takes to ask for a tunnel) it says what the version of 2022 said, on standard error, with another name each
-time; `/quicktunnel` on the first free of cloudflared's metrics ports says the same.
+Takes the arguments of `cloudflared tunnel --url URL`. When its container is ``STAND_IN_AFTER`` seconds old (1 by
+default) it says what the version of 2022 said, on standard error, with another name each time; `/quicktunnel` on the
+first free of cloudflared's metrics ports says the same.
 """
 
 import http.server
 import json
 import os
+import pathlib
 import random
 import sys
 import time
@@ -20,6 +21,13 @@ WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron")
 def say(text: str) -> None:
     moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     print(f"{moment} INF {text}", file=sys.stderr)
+
+
+def container_age() -> float:
+    """Return the seconds since the container's first process was started."""
+    started = int(pathlib.Path("/proc/1/stat").read_text().rpartition(")")[2].split()[19])
+    now = float(pathlib.Path("/proc/uptime").read_text().split()[0])
+    return now - started / os.sysconf("SC_CLK_TCK")
 
 
 class Metrics(http.server.BaseHTTPRequestHandler):
@@ -49,7 +57,7 @@ def main() -> None:
     if sys.argv[1:2] != ["tunnel"] or "--url" not in sys.argv:
         raise SystemExit("only `cloudflared tunnel --url URL` is stood in for")
     say("Requesting new quick Tunnel on trycloudflare.com...")
-    time.sleep(float(os.environ.get("STAND_IN_DELAY", "1")))
+    time.sleep(max(0.0, float(os.environ.get("STAND_IN_AFTER", "1")) - container_age()))
     Metrics.hostname = f"{'-'.join(random.sample(WORDS, 4))}.trycloudflare.com"
     lines = (
         "Your quick Tunnel has been created! Visit it at (it may take some time to be reachable):",
