@@ -24,6 +24,7 @@ from gpux.log import log
 from gpux.store import tools
 from gpux.store.calls import CallApi
 from gpux.store.files import FileApi
+from gpux.store.folders import FolderApi
 from gpux.store.http import reply
 from gpux.store.metrics import Metrics
 from gpux.store.server import Server, bearer
@@ -113,7 +114,7 @@ async def _serve(options: argparse.Namespace) -> None:
     limits = Limits(file_bytes=options.max_file_bytes)
     transfer = Transfer(blobs=blobs, executor=files, metrics=metrics, limits=limits)
     store = Server(
-        [FileApi(transfer), CallApi(calls, transfer), TaskApi(calls, transfer)],
+        [FileApi(transfer), FolderApi(transfer), CallApi(calls, transfer), TaskApi(calls, transfer)],
         authenticate=bearer(lambda: tokens.load_key(options.key_file)),
         metrics=metrics,
     )
