@@ -147,6 +147,37 @@ def test_killed_at_any_moment(lab):
     assert not check(lab.data)[1]
 
 
+def test_references_are_dropped_by_hand(lab):
+    lab.start_store()
+    for namespace in ("tenant", "other"):
+        lab.ask("POST", f"/v1/files?namespace={namespace}&reference=keep:upgrade", body=b"old")
+
+    def drop(*options):
+        command = (sys.executable, "-m", "gpux.store", "drop", "--key-file", str(lab.root / "key"))
+        url = f"--url=http://127.0.0.1:{lab.store_port}"
+        return subprocess.run(
+            [*command, url, *options],
+            env={"PYTHONPATH": str(SOURCE)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    def referring(namespace):
+        files = json.loads(lab.ask("GET", f"/v1/files?namespace={namespace}")[2])["files"]
+        return [file["references"] for file in files]
+
+    assert drop("keep:upgrade", "--namespace=other").returncode == 0
+    assert (referring("tenant"), referring("other")) == ([["keep:upgrade"]], [[]])
+    assert drop("keep:upgrade").returncode == 0
+    assert referring("tenant") == [[]]
+    refused = drop("all of it")
+    assert (refused.returncode, "HTTP 400" in refused.stderr) == (1, True)
+    lab.store.stop()
+    away = drop("keep:upgrade")
+    assert (away.returncode, "can't be reached" in away.stderr) == (1, True)
+
+
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_memory_stays_whatever_the_size(lab, kind, measured):
     lab.start_store()

@@ -168,7 +168,8 @@ def test_extended_headers():
 def test_a_header_with_a_wrong_sum():
     block = bytearray(tarfile.TarInfo("a").tobuf())
     header = read_header(bytes(block))
-    assert header and header.name == b"a"
+    assert header
+    assert header.name == b"a"
     assert read_header(bytes(512)) is None
     block[0] ^= 1
     with pytest.raises(FolderError, match="sum"):
