@@ -22,11 +22,13 @@ from gpux.store.backend import Backend, add_options, prepare
 from gpux.store.calls import CallApi
 from gpux.store.external import ExternalApi, Outsider, outsider
 from gpux.store.files import FileApi
+from gpux.store.folders import FolderApi
 from gpux.store.http import reply
 from gpux.store.keyfile import KeyFile
 from gpux.store.links import LinkApi
 from gpux.store.metrics import Metrics
 from gpux.store.pulls import Pulls
+from gpux.store.routes import Api
 from gpux.store.server import Server, bearer
 from gpux.store.storage import PullApi, StorageApi
 from gpux.store.tasks import TaskApi
@@ -113,14 +115,19 @@ async def _serve(options: argparse.Namespace, backend: Backend) -> None:
     metrics = Metrics(free_bytes=blobs.free_bytes, usage=blobs.usage, calls=calls.counts)
     limits = Limits(file_bytes=options.max_file_bytes)
     transfer = Transfer(blobs=blobs, executor=files, metrics=metrics, limits=limits)
-    pulls, links = Pulls(), LinkApi(transfer, key=key, url=options.external_url)
+    pulls = Pulls()
+    apis: list[Api] = [
+        FileApi(transfer),
+        FolderApi(transfer),
+        LinkApi(transfer, key=key, url=options.external_url),
+    ]
     store = Server(
-        [FileApi(transfer), CallApi(calls, transfer), TaskApi(calls, transfer), PullApi(pulls), links],
+        [*apis, CallApi(calls, transfer), TaskApi(calls, transfer), PullApi(pulls)],
         authenticate=bearer(key),
         metrics=metrics,
     )
     outside = Server(
-        [ExternalApi(transfer), FileApi(transfer), StorageApi(pulls), links],
+        [*apis, ExternalApi(transfer), StorageApi(pulls)],
         authenticate=outsider(key),
         metrics=metrics,
     )
@@ -206,7 +213,7 @@ def _rate(text: str) -> float:
 def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGTERM, or look after a store's directory."""
     given = sys.argv[1:] if arguments is None else arguments
-    if given[:1] in (["check"], ["scrub"]):
+    if given[:1] and given[0] in tools.TOOLS:
         return tools.main(given)
     parser = argparse.ArgumentParser(prog="gpux-store", description="The store of files and calls.")
     add: Any = parser.add_argument

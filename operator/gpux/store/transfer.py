@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from typing import BinaryIO, NamedTuple, TypeVar
@@ -44,7 +44,7 @@ class _Held:
     def file(self) -> None:
         return None
 
-    def read(self, start: int, end: int) -> Iterator[bytes]:
+    def read(self, start: int, end: int) -> Generator[bytes]:
         yield self.data[start:end]
 
     def close(self) -> None:
@@ -156,7 +156,7 @@ class Transfer:
     ) -> None:
         """Send bytes of a content as part of a body whose length is announced."""
         file = content.file()
-        if file is None:
+        if file is None or end - start <= _SMALL_FILE:
             await self._stream(response, content, start, end)
         else:
             await self._sendfile(request, file, start, end)
