@@ -29,7 +29,7 @@ from gpux.files import Disk
 from gpux.filestore.layout import NUMBER, Layout, changed, names
 from gpux.filestore.scrub import scrub
 from gpux.filestore.shelves import Shelves
-from gpux.filestore.sweep import sweep
+from gpux.filestore.sweep import forget, sweep
 from gpux.hashes import FileHash
 from gpux.log import log
 
@@ -91,9 +91,13 @@ class FileBlobs:
         with _room():
             self._shelves.refer(keeper, blobs)
 
+    def forget(self, namespace: str, blobs: Sequence[Blob]) -> None:
+        """See `Blobs`."""
+        forget(self._shelves, namespace, blobs)
+
     def drop(self, reference: str, *, namespace: str | None = None) -> int:
         """See `Blobs`."""
-        places = names(self._layout.references) if namespace is None else [namespace]
+        places = list(names(self._layout.references)) if namespace is None else [namespace]
         return sum(self._shelves.drop(place, reference) for place in places)
 
     def entries(
@@ -102,9 +106,8 @@ class FileBlobs:
         """See `Blobs`."""
         found: list[Entry] = []
         while len(found) < limit:
-            page = heapq.nsmallest(
-                limit - len(found), {name for name in self._names(namespace, references) if name > after}
-            )
+            above = (name for name in self._names(namespace, references) if name > after)
+            page = heapq.nsmallest(limit - len(found), above)
             if not page:
                 break
             found += filter(None, (self._entry(namespace, sha1) for sha1 in page))
@@ -114,7 +117,7 @@ class FileBlobs:
     def _names(self, namespace: str, references: Sequence[str] | None) -> Iterable[str]:
         if references is None:
             return names(f"{self._layout.index}/{namespace}/sha1")
-        return (sha1 for reference in references for sha1 in self._layout.referred(namespace, reference))
+        return {sha1 for reference in references for sha1 in self._layout.referred(namespace, reference)}
 
     def _entry(self, namespace: str, sha1: str) -> Entry | None:
         """One entry as it is; None if it or its content has gone."""
@@ -258,7 +261,7 @@ def _upgrade(layout: Layout, disk: Disk) -> None:
             with suppress(FileExistsError):
                 disk.symlink(str(size), f"{folder}/{sha1}")
             kept += 1
-        if names(f"{layout.references}/{namespace}/{UPGRADE}"):
+        with suppress(FileNotFoundError):
             disk.sync_directory(f"{layout.references}/{namespace}/{UPGRADE}")
     disk.replace(layout.number, f"{NUMBER}\n".encode(), temporary=f"{layout.temporary}/layout")
     if kept:

@@ -60,7 +60,7 @@ class Layout:
 
     def namespaces(self) -> list[str]:
         """Who has entries."""
-        return names(self.index)
+        return list(names(self.index))
 
     def fans(self) -> list[str]:
         """The folders that contents are spread over, sorted."""
@@ -72,8 +72,8 @@ class Layout:
             for reference in names(f"{self.references}/{namespace}"):
                 yield namespace, reference
 
-    def referred(self, namespace: str, reference: str) -> list[str]:
-        """SHA-1 of everything that it refers to."""
+    def referred(self, namespace: str, reference: str) -> Iterator[str]:
+        """Yield the SHA-1 of everything that it refers to."""
         return names(f"{self.references}/{namespace}/{reference}")
 
     def references_to(self, namespace: str, sha1: str) -> list[str]:
@@ -89,12 +89,11 @@ class Layout:
         return changed(self.entry(namespace, "sha1", sha1))
 
 
-def names(directory: str) -> list[str]:
-    """What is in a directory; nothing if there is none."""
-    try:
-        return os.listdir(directory)
-    except FileNotFoundError:
-        return []
+def names(directory: str) -> Iterator[str]:
+    """Yield what is in a directory, however much, in little memory; nothing if there is none."""
+    with suppress(FileNotFoundError), os.scandir(directory) as found:
+        for entry in found:
+            yield entry.name
 
 
 def target(path: str) -> str | None:

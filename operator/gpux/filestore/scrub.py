@@ -18,6 +18,8 @@ from gpux.filestore.shelves import Shelves
 from gpux.log import log
 
 _PIECE = 1 << 20
+_LAST = "ff"
+"""The fan that is read last, whether there is one or not."""
 
 
 class _Progress(NamedTuple):
@@ -31,7 +33,7 @@ class _Progress(NamedTuple):
 def scrub(shelves: Shelves, *, every: float, pause: Callable[[int], bool]) -> Scrubbed:
     """See `Blobs.scrub`."""
     progress = _load(shelves.layout.scrubbed)
-    if progress is None or progress.done == "ff":
+    if progress is None or progress.done == _LAST:
         if progress is not None and shelves.clock() - progress.started < every:
             return Scrubbed()
         progress = _Progress("", shelves.clock())
@@ -39,15 +41,37 @@ def scrub(shelves: Shelves, *, every: float, pause: Callable[[int], bool]) -> Sc
     for fan in shelves.layout.fans():
         if fan <= progress.done:
             continue
-        for sha256 in sorted(names(f"{shelves.layout.contents}/{fan}")):
-            found = _check(shelves, sha256, pause)
-            if found is None:
-                return total
-            total = Scrubbed(*(sum(pair) for pair in zip(total, found, strict=True)))
+        found, whole = _read_fan(shelves, fan, pause)
+        total = _sum(total, found)
+        if not whole:
+            return total
         progress = progress._replace(done=fan)
         _save(shelves, progress)
-    _save(shelves, progress._replace(done="ff"))
+    _save(shelves, progress._replace(done=_LAST))
     return total
+
+
+def scrub_now(shelves: Shelves, *, pause: Callable[[int], bool]) -> Scrubbed:
+    """Read everything at once, whatever the progress of the pass at leisure. A server may be at work meanwhile."""
+    total = Scrubbed()
+    for fan in shelves.layout.fans():
+        total = _sum(total, _read_fan(shelves, fan, pause)[0])
+    return total
+
+
+def _read_fan(shelves: Shelves, fan: str, pause: Callable[[int], bool]) -> tuple[Scrubbed, bool]:
+    """Read what is in one folder of contents; what was found, and whether it was all of it."""
+    total = Scrubbed()
+    for sha256 in sorted(names(f"{shelves.layout.contents}/{fan}")):
+        found = _check(shelves, sha256, pause)
+        if found is None:
+            return total, False
+        total = _sum(total, found)
+    return total, True
+
+
+def _sum(first: Scrubbed, second: Scrubbed) -> Scrubbed:
+    return Scrubbed(*map(sum, zip(first, second, strict=True)))
 
 
 def _check(shelves: Shelves, sha256: str, pause: Callable[[int], bool]) -> Scrubbed | None:

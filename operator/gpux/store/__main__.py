@@ -1,4 +1,4 @@
-"""Run the store: ``python3 -m gpux.store --root DIRECTORY --key-file FILE``."""
+"""Run the store: ``python3 -m gpux.store --root DIRECTORY --key-file FILE``, or one of its `tools`."""
 
 from __future__ import annotations
 
@@ -17,26 +17,32 @@ from typing import Any
 from aiohttp import web
 
 from gpux import tokens
+from gpux.blobs import Retention
 from gpux.calls import CallBook
 from gpux.filestore.backend import DirectoryLock, FileBlobs
 from gpux.log import log
+from gpux.store import tools
 from gpux.store.calls import CallApi
 from gpux.store.external import ExternalApi, Outsider, outsider
 from gpux.store.files import FileApi
+from gpux.store.folders import FolderApi
 from gpux.store.http import reply
 from gpux.store.links import LinkApi
 from gpux.store.metrics import Metrics
 from gpux.store.pulls import Pulls
+from gpux.store.routes import Api
 from gpux.store.server import Server, bearer
 from gpux.store.storage import PullApi, StorageApi
 from gpux.store.tasks import TaskApi
 from gpux.store.transfer import Limits, Transfer
+from gpux.store.upkeep import Habits, Upkeep
 
 _LOCK_SECONDS = 60.0
 _SHUTDOWN_SECONDS = 20.0
 _FIRST_REQUEST_SECONDS = 30.0
 _KEEPALIVE_SECONDS = 75.0
 _BACKLOG = 2048
+_DAY = 86_400.0
 
 
 class _Lines(logging.Handler):
@@ -116,14 +122,19 @@ async def _serve(options: argparse.Namespace) -> None:
     metrics = Metrics(free_bytes=blobs.free_bytes, usage=blobs.usage, calls=calls.counts)
     limits = Limits(file_bytes=options.max_file_bytes)
     transfer = Transfer(blobs=blobs, executor=files, metrics=metrics, limits=limits)
-    pulls, links = Pulls(), LinkApi(transfer, key=key, url=options.external_url)
+    pulls = Pulls()
+    apis: list[Api] = [
+        FileApi(transfer),
+        FolderApi(transfer),
+        LinkApi(transfer, key=key, url=options.external_url),
+    ]
     store = Server(
-        [FileApi(transfer), CallApi(calls, transfer), TaskApi(calls, transfer), PullApi(pulls), links],
+        [*apis, CallApi(calls, transfer), TaskApi(calls, transfer), PullApi(pulls)],
         authenticate=bearer(key),
         metrics=metrics,
     )
     outside = Server(
-        [ExternalApi(transfer), FileApi(transfer), StorageApi(pulls), links],
+        [*apis, ExternalApi(transfer), StorageApi(pulls)],
         authenticate=outsider(key),
         metrics=metrics,
     )
@@ -145,6 +156,21 @@ async def _serve(options: argparse.Namespace) -> None:
             return web.Response(body=metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4"})
         return web.Response(text="ok\n") if request.path == "/healthz" else web.Response(status=404)
 
+    upkeep = Upkeep(
+        blobs,
+        metrics,
+        Habits(
+            sweep_seconds=options.sweep_seconds,
+            retention=Retention(
+                grace=options.grace_seconds,
+                unused=options.unused_days * _DAY if options.unused_days else None,
+            ),
+            scrub_days=options.scrub_days,
+            scrub_rate=options.scrub_bytes_per_second,
+        ),
+    )
+    upkeep.start()
+
     servers = [(_Listener(handle), options.listen)]
     if options.metrics_listen is not None:
         servers.append((_Listener(observe), options.metrics_listen))
@@ -162,6 +188,7 @@ async def _serve(options: argparse.Namespace) -> None:
     log("info", "the store ends")
     for listener in listeners:
         listener.close()
+    upkeep.stop()
     calls.close()
     for server, _ in servers:
         server.pre_shutdown()
@@ -175,8 +202,24 @@ def _address(text: str) -> tuple[str, int]:
     return host.strip("[]") or "0.0.0.0", int(port)
 
 
+def _number(text: str) -> float:
+    number = float(text)
+    if not 0 <= number < 1 << 40:
+        raise ValueError
+    return number
+
+
+def _rate(text: str) -> float:
+    if rate := _number(text):
+        return rate
+    raise ValueError
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Serve until SIGTERM."""
+    """Serve until SIGTERM, or look after a store's directory."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] in (["check"], ["scrub"]):
+        return tools.main(given)
     parser = argparse.ArgumentParser(prog="gpux-store", description="The store of files and calls.")
     add: Any = parser.add_argument
     add("--root", type=Path, required=True, help="directory of what is stored; on one file system")
@@ -187,7 +230,12 @@ def main(arguments: list[str] | None = None) -> int:
     add("--key-file", type=Path, required=True, help="the key that tokens are signed with")
     add("--max-file-bytes", type=int, default=1 << 40, help="largest file taken")
     add("--reserve", type=int, default=64 << 20, help="bytes that files leave free for records of calls")
-    options = parser.parse_args(arguments)
+    add("--sweep-seconds", type=_number, default=3600.0, help="time between sweeps; 0: none")
+    add("--grace-seconds", type=_number, default=7 * _DAY, help="how long files without references stay")
+    add("--unused-days", type=_number, default=90.0, help="when owners lose files they don't use; 0: never")
+    add("--scrub-days", type=_number, default=30.0, help="time in which all files are read again; 0: never")
+    add("--scrub-bytes-per-second", type=_rate, default=20.0 * (1 << 20), help="how fast they are read")
+    options = parser.parse_args(given)
     options.root.mkdir(parents=True, exist_ok=True)
     lock = DirectoryLock(str(options.root / "lock"))
     deadline = time.monotonic() + _LOCK_SECONDS

@@ -34,18 +34,29 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
-        self.received = Counter(
-            "gpux_store_received_bytes_total", "Bytes of files taken in.", registry=self._registry
-        )
-        self.sent = Counter(
-            "gpux_store_sent_bytes_total", "Bytes of files given out.", registry=self._registry
-        )
+        self.received = self._counter("received_bytes", "Bytes of files taken in.")
+        self.sent = self._counter("sent_bytes", "Bytes of files given out.")
         self.waiting = Gauge("gpux_store_long_polls", "Long polls that wait.", registry=self._registry)
         self.uploads = Gauge("gpux_store_uploads", "Uploads under way.", registry=self._registry)
-        self.over_quota = Counter(
-            "gpux_store_over_quota_total", "Uploads refused for a quota.", registry=self._registry
+        self.over_quota = self._counter("over_quota", "Uploads refused for a quota.")
+        self.sweeps = self._counter("sweeps", "Sweeps done.")
+        self.swept_objects = self._counter("swept_objects", "Contents that nobody needed any more, removed.")
+        self.swept_bytes = self._counter("swept_bytes", "Bytes of these contents.")
+        self.scrubbed_bytes = self._counter(
+            "scrubbed_bytes", "Bytes read again to see whether they are right."
+        )
+        self.quarantined = self._counter("quarantined", "Contents that had rotted, moved aside.")
+        self.unreadable = self._counter("unreadable", "Times that a content couldn't be read again.")
+        self.upkeep_failures = Counter(
+            "gpux_store_upkeep_failures_total",
+            "Sweeps and scrubs that failed.",
+            ["step"],
+            registry=self._registry,
         )
         self._registry.register(_State(free_bytes, usage, calls))
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(f"gpux_store_{name}_total", text, registry=self._registry)
 
     def text(self) -> bytes:
         """Render the exposition format."""

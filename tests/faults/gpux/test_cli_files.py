@@ -234,6 +234,26 @@ def test_the_jobs_storage(lab, tmp_path):
     assert not (tmp_path / "here" / "evil").is_symlink()
 
 
+def test_a_folder(lab, tmp_path):
+    given = tmp_path / "given"
+    (given / "deep" / ("n" * 150)).mkdir(parents=True)
+    (given / "deep" / "a.txt").write_bytes(b"one")
+    (given / "large").write_bytes(os.urandom(3 * MIB))
+    (given / "run").write_text("#!/bin/sh\n")
+    (given / "run").chmod(0o755)
+    name = done(lab, "put", "given", at=tmp_path).split()[0]
+    assert done(lab, "put", "given", at=tmp_path).split()[0] == name, "the same folder has the same hash"
+    assert done(lab, "get", name, "--folder", "-o", "back", at=tmp_path) == "back\n"
+    compared = subprocess.run(["diff", "-r", "given", "back"], cwd=tmp_path, check=False)
+    assert compared.returncode == 0
+    assert os.access(tmp_path / "back" / "run", os.X_OK)
+    assert lab.outside("GET", f"/v1/folders/{name}")[0] == 401
+    (given / "link").symlink_to("large")
+    refused = run(lab, "put", "given", at=tmp_path)
+    assert refused.returncode == 1
+    assert "link" in refused.stderr
+
+
 def test_a_link(lab, tmp_path):
     (tmp_path / "a.bin").write_bytes(b"shared")
     done(lab, "put", "a.bin", at=tmp_path)

@@ -94,6 +94,26 @@ def test_large_files_in_little_memory(files, tmp_path, measured, command, size):
     assert agent <= 40
 
 
+def test_folders_on_the_socket(files, tmp_path):
+    """A tar is a folder at the paths of folders; at those of files it is a file, whatever type it is said to be of."""
+    given = tmp_path / "given"
+    (given / "deep").mkdir(parents=True)
+    (given / "deep" / "a.txt").write_bytes(b"one")
+    (given / "large").write_bytes(os.urandom(MIB))
+    into = 'tar -C "$GIVEN" -c . | curl -sS --unix-socket "$SOCKET" -T - "http://dontcare/api/folder/upload/"'
+    document = json.loads(shell(into, files, GIVEN=str(given)))
+    assert (document["folder"], document["files"]) == (True, 2)
+    back = tmp_path / "back"
+    back.mkdir()
+    out = 'curl -sS --unix-socket "$SOCKET" "http://dontcare/api/folder/download/$SHA1" | tar -C "$BACK" -x'
+    shell(out, files, SHA1=document["sha1"], BACK=str(back))
+    shell('diff -r "$GIVEN" "$BACK"', files, GIVEN=str(given), BACK=str(back))
+    shell('tar -C "$GIVEN" -cf "$FILE" .', files, GIVEN=str(given), FILE=str(tmp_path / "given.tar"))
+    as_tar = UPLOAD.replace("--data-binary", '-H "Content-Type: application/x-tar" --data-binary')
+    name = shell(as_tar, files, FILE=str(tmp_path / "given.tar"))
+    assert name == hashlib.sha1((tmp_path / "given.tar").read_bytes()).hexdigest()
+
+
 def test_an_idle_agent_is_small(lab, worker_python, measured):
     lab.start_store()
     lab.start_agent()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,6 +68,10 @@ class RecordingDisk(Disk):
         if there:
             self._note("unlink", self._relative(path))
 
+    def touch(self, path: str, when: float) -> None:
+        """Not noted: a time of ours may be lost, and is nothing that a crash could do harm by."""
+        super().touch(path, when)
+
     def mkdir(self, path: str) -> None:
         there = os.path.lexists(path)
         super().mkdir(path)
@@ -87,6 +91,18 @@ class RecordingDisk(Disk):
 class _Inode:
     content: bytes = b""
     durable: bytes = b""
+
+    def left(self, damage: str) -> bytes:
+        """What a crash leaves of the content."""
+        fresh = self.content[len(self.durable) :]
+        match damage:
+            case "cut":
+                fresh = fresh[: len(fresh) // 2]
+            case "zeros":
+                fresh = bytes(len(fresh))
+            case "unsynced":
+                fresh = b""
+        return self.durable + fresh
 
 
 @dataclass
@@ -127,6 +143,36 @@ class _Model:
                 for change in self.changes:
                     change.pending.discard(path)
 
+    def after(self, lost: set[int], damage: str) -> State:
+        """The state without the changes that are lost, and with what is not durable damaged."""
+        found: dict[str, Any] = {}
+        directories = {""}
+        for index, change in enumerate(self.changes):
+            path = change.entry[-1]
+            if index in lost or _parent(path) not in directories:
+                continue
+            match change.entry:
+                case ("mkdir", _):
+                    directories.add(path)
+                    found[path] = None
+                case ("rmdir", _):
+                    directories.discard(path)
+                    found.pop(path, None)
+                case ("symlink", content, _):
+                    found[path] = content
+                case ("unlink", _):
+                    found.pop(path, None)
+                case ("rename", source, _):
+                    found.pop(source, None)
+                    found[path] = change.inode
+                case ("create" | "link", *_):
+                    found[path] = change.inode
+        return State(
+            (path, what.left(damage) if isinstance(what, _Inode) else what)
+            for path, what in found.items()
+            if _parent(path) in directories
+        )
+
     def _change(self, entry: tuple[Any, ...], inode: _Inode | None, *paths: str) -> None:
         # A rename is one step of the file system's journal: it lasts when either of its directories is synced.
         parents = {_parent(path) for path in paths[-1:]}
@@ -137,72 +183,48 @@ def _parent(path: str) -> str:
     return path.rpartition("/")[0]
 
 
-def crash_states(log: list[tuple[Any, ...]], *, most: int = 256) -> Iterator[tuple[list[Any], _State]]:
-    """Everything acknowledged so far and a state of the disk, for every moment and every combination."""
-    for end in range(len(log) + 1):
-        model = _Model()
-        acknowledged = []
-        for entry in log[:end]:
-            if entry[0] == "acknowledge":
-                acknowledged.append(entry[1])
-            else:
-                model.apply(entry)
+def crash_states(log: list[tuple[Any, ...]], *, most: int = 256) -> Iterator[tuple[list[Any], State]]:
+    """Everything acknowledged so far and a state of the disk, for every moment and every combination, each once."""
+    seen = set()
+    model = _Model()
+    acknowledged: list[Any] = []
+    for entry in [None, *log]:
+        if entry is None:
+            pass
+        elif entry[0] == "acknowledge":
+            acknowledged.append(entry[1])
+        else:
+            model.apply(entry)
         open_ones = [index for index, change in enumerate(model.changes) if change.pending]
-        combinations = itertools.product((True, False), repeat=len(open_ones))
-        for kept in itertools.islice(combinations, most):
-            lost = {index for index, keep in zip(open_ones, kept, strict=True) if not keep}
+        for lost in _choices(open_ones, most):
             for damage in ("none", "cut", "zeros", "unsynced"):
-                yield acknowledged, _State(model, lost, damage)
+                state = model.after(lost, damage)
+                key = len(acknowledged), hash(frozenset(state.items()))
+                if key not in seen:
+                    seen.add(key)
+                    yield list(acknowledged), state
 
 
-@dataclass
-class _State:
-    model: _Model
-    lost: set[int]
-    damage: str
+def _choices(indices: list[int], most: int) -> Iterator[set[int]]:
+    """Every set of them; where that is too many, those that lack few or hold few."""
+    if 1 << len(indices) <= most:
+        sizes: Iterable[int] = range(len(indices) + 1)
+    else:
+        sizes = sorted(range(len(indices) + 1), key=lambda size: min(size, len(indices) - size))
+    every = itertools.chain.from_iterable(itertools.combinations(indices, size) for size in sizes)
+    yield from map(set, itertools.islice(every, most))
+
+
+class State(dict[str, "bytes | str | None"]):
+    """What is on the disk: path → content of a file, target of a symbolic link, or None for a directory."""
 
     def build(self, root: Path) -> None:
-        """Make the state real below an empty directory."""
-        inodes: dict[int, bytes] = {}
-        names: dict[str, Any] = {}
-        directories = {""}
-        for index, change in enumerate(self.model.changes):
-            if index in self.lost:
-                continue
-            path = change.entry[-1]
-            if _parent(path) not in directories:
-                continue
-            match change.entry:
-                case ("mkdir", _):
-                    directories.add(path)
-                case ("rmdir", _):
-                    directories.discard(path)
-                case ("symlink", content, _):
-                    names[path] = content
-                case ("unlink", _):
-                    names.pop(path, None)
-                case ("rename", source, _):
-                    names.pop(source, None)
-                    names[path] = change.inode
-                case ("create" | "link", *_):
-                    names[path] = change.inode
-        for directory in sorted(directories - {""}):
-            (root / directory).mkdir()
-        for path, what in names.items():
-            if _parent(path) not in directories:
-                continue
-            if isinstance(what, str):
-                (root / path).symlink_to(what)
-            else:
-                (root / path).write_bytes(inodes.setdefault(id(what), self._content(what)))
-
-    def _content(self, inode: _Inode) -> bytes:
-        fresh = inode.content[len(inode.durable) :]
-        match self.damage:
-            case "cut":
-                fresh = fresh[: len(fresh) // 2]
-            case "zeros":
-                fresh = bytes(len(fresh))
-            case "unsynced":
-                fresh = b""
-        return inode.durable + fresh
+        """Make it real below an empty directory."""
+        for path, what in sorted(self.items()):
+            match what:
+                case None:
+                    (root / path).mkdir()
+                case str():
+                    (root / path).symlink_to(what)
+                case bytes():
+                    (root / path).write_bytes(what)
