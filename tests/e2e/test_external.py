@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import functools
 import hashlib
 import io
 import json
 import os
+import shlex
 import socket
 import tarfile
 from pathlib import Path
@@ -18,9 +20,11 @@ import pytest
 from opengpu_operator.cli.main import main
 from tests.e2e.kit import DOMAIN, Cluster, condition, is_true, until
 from tests.e2e.objects import compose, shell, source, task
+from tests.unit.build.test_docs import commands_of
 
 pytestmark = pytest.mark.e2e
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "files.md"
 GIB = 1 << 30
 SCRIPT = f"""
 set -euo pipefail
@@ -67,7 +71,7 @@ def uploaded(operator: Cluster, namespace: str) -> dict[str, dict[str, str]]:
         return None
 
     return {
-        name: until(f"{name} to have uploaded", lambda name=name: said(name), timeout=180) for name in TASKS
+        name: until(f"{name} to have uploaded", functools.partial(said, name), timeout=180) for name in TASKS
     }
 
 
@@ -208,3 +212,45 @@ def test_a_large_file_comes_through_the_ingress(
     measured(f"1 GiB through the ingress: {float(speed.split()[-1]) / 1e6:.0f} MB/s")
     with target.open("rb") as file:
         assert hashlib.file_digest(file, "sha1").hexdigest() == name
+
+
+def test_the_commands_of_the_page(
+    opengpu: Any, operator: Cluster, namespace: str, uploaded: Any, tmp_path: Path
+) -> None:
+    """All of them in their order: those with the socket in the job, those of ``opengpu`` here."""
+    (pod,) = operator.pods(namespace, operator.task(namespace, "links"))
+    inside = (
+        "-n",
+        namespace,
+        "exec",
+        pod["metadata"]["name"],
+        "-c",
+        "main",
+        "--",
+        "bash",
+        "-euo",
+        "pipefail",
+        "-c",
+    )
+    operator.kubectl(
+        *inside, "mkdir -p /gpux_job/page/results; cd /gpux_job/page; date > out.zip; date > results/a"
+    )
+    (tmp_path / "scene.zip").write_bytes(os.urandom(1000))
+    (tmp_path / "textures").mkdir()
+    (tmp_path / "textures" / "wood").write_bytes(os.urandom(1000))
+    hashes: dict[str, str] = {}
+    commands = commands_of(PAGE)
+    assert len(commands) > 10
+    for command in commands:
+        if "--unix-socket" in command:
+            script = f"cd /gpux_job/page; HASH={hashes.get('HASH', '')}; {command}"
+            said = operator.kubectl(*inside, script)
+        else:
+            program, group, verb, *arguments = shlex.split(command)
+            assert (program, group, arguments[:4]) == ("opengpu", "files", ["--task", "render", "-n", "team"])
+            given = [hashes.get(word.removeprefix("$"), word) for word in arguments[4:]]
+            status, said, err = opengpu(verb, "links", *given)
+            assert status == 0, (command, err)
+        if " put " in command or "/upload/" in command:
+            hashes["FOLDER" if "textures" in command else "HASH"] = said.split()[0]
+    assert (tmp_path / "results" / "a.txt").exists()
