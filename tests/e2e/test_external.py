@@ -10,6 +10,7 @@ import io
 import json
 import os
 import shlex
+import signal
 import socket
 import tarfile
 from pathlib import Path
@@ -29,9 +30,9 @@ GIB = 1 << 30
 SCRIPT = f"""
 set -euo pipefail
 cd /gpux_job
-mkdir out
+mkdir -p out
 echo "of $HOSTNAME $RANDOM$RANDOM" > out/a.txt
-ln -s /run/gpux-token/token out/token
+ln -sf /run/gpux-token/token out/token
 up() {{ curl -s --unix-socket /gpux_api -T "$1" "http://dontcare/api/file/upload/" | jq -r .sha1; }}
 small=$(curl -s --unix-socket /gpux_api --data-binary @out/a.txt "http://dontcare/api/file/upload/" | jq -r .sha1)
 test "$small" = "$(sha1sum < out/a.txt | cut -d' ' -f1)"
@@ -254,3 +255,49 @@ def test_the_commands_of_the_page(
         if " put " in command or "/upload/" in command:
             hashes["FOLDER" if "textures" in command else "HASH"] = said.split()[0]
     assert (tmp_path / "results" / "a.txt").exists()
+
+
+def agents_of(uid: str) -> list[int]:
+    """Return the processes of the agent of a pod; the nodes are this machine."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            environment = (place / "environ").read_bytes().split(b"\0")
+            command = (place / "cmdline").read_bytes()
+            if f"GPUX_POD_UID={uid}".encode() in environment and b"gpux.agent" in command:
+                found.append(int(place.name))
+    return sorted(found)
+
+
+def test_an_agent_whose_whole_container_was_killed_costs_the_pod(
+    operator: Cluster, namespace: str, uploaded: Any
+) -> None:
+    """As the kernel does it with a cgroup that is out of memory; its serving process alone would just start again."""
+    before = operator.task(namespace, "off")
+    (pod,) = operator.pods(namespace, before)
+    first, *others = agents_of(pod["metadata"]["uid"])
+    for process in others:
+        os.kill(process, signal.SIGKILL)
+    until(
+        "another serving process",
+        lambda: [pid for pid in agents_of(pod["metadata"]["uid"]) if pid not in {first, *others}],
+    )
+    (same,) = operator.pods(namespace, before)
+    assert same["metadata"]["uid"] == pod["metadata"]["uid"]
+    for process in agents_of(pod["metadata"]["uid"]):
+        os.kill(process, signal.SIGKILL)
+    until(
+        "the event",
+        lambda: [event for event in operator.events(namespace, "off") if event["reason"] == "AgentRestarted"],
+        timeout=60,
+    )
+
+    def replaced() -> bool:
+        pods = operator.pods(namespace, before)
+        return any(
+            other["metadata"]["uid"] != pod["metadata"]["uid"] and other["status"].get("phase") == "Running"
+            for other in pods
+        )
+
+    until("another pod", replaced, timeout=90)
+    until("the condition to go", lambda: not is_true(operator.task(namespace, "off"), "AgentRestarted"))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.client
 import json
 import os
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -295,6 +298,51 @@ def test_forged_and_repeated_callbacks(called):
     assert curl_callback(called, address, b'"another"') == 200
     assert called.record(1)["answer"]["inline"] == {"text": "cba"}
     assert not list(called.spool.glob("*.tmp"))
+
+
+def test_a_callback_before_the_call_answers_nothing(lab, worker_python):
+    """Whoever guesses the address of a call that isn't sent yet is refused, and the call is made all the same."""
+    lab.start_store()
+    lab.start_agent()
+    address = lab.call(1, "abc")
+    assert curl_callback(lab, address, b'"forged"') == 404
+    assert lab.record(1)["state"] == "queued"
+    lab.start_worker(worker_python)
+    assert lab.wait_for_state(1, "answered")["answer"]["inline"] == {"text": "cba"}
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "CONNECT"])
+def test_only_a_post_answers(called, method):
+    called.wait_for_worker()
+    called.hold_worker()
+    address = called.call(1, "abc")
+    called.wait_for_state(1, "accepted")
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", called.callback_port, timeout=30)
+    ) as asked:
+        asked.request(method, f"/{address}", body=b'"forged"')
+        response = asked.getresponse()
+        assert (response.status, response.headers["Allow"]) == (405, "POST")
+    called.release_worker()
+    assert called.wait_for_state(1, "answered")["answer"]["inline"] == {"text": "cba"}
+
+
+def test_callbacks_that_never_end_do_not_keep_the_answer_out(called):
+    called.wait_for_worker()
+    called.hold_worker()
+    address = called.call(1, "abc")
+    called.wait_for_state(1, "accepted")
+    with contextlib.ExitStack() as stalled:
+        for sent in (
+            b"POS",
+            b"POST /x HTTP/1.1\r\n",
+            f"POST /{address} HTTP/1.1\r\nContent-Length: 9\r\n\r\n{{".encode(),
+        ):
+            connection = stalled.enter_context(socket.create_connection(("127.0.0.1", called.callback_port)))
+            connection.sendall(sent)
+        called.release_worker()
+        assert called.wait_for_state(1, "answered")["answer"]["inline"] == {"text": "cba"}
+    wait_for(lambda: not list(called.spool.glob("*.tmp")), "the forged answer to be forgotten")
 
 
 def test_a_store_that_is_away_while_the_worker_answers(called):
