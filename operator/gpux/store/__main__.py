@@ -218,7 +218,7 @@ def _rate(text: str) -> float:
 def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGTERM, or look after a store's directory."""
     given = sys.argv[1:] if arguments is None else arguments
-    if given[:1] in (["check"], ["scrub"]):
+    if given[:1] and given[0] in tools.TOOLS:
         return tools.main(given)
     parser = argparse.ArgumentParser(prog="gpux-store", description="The store of files and calls.")
     add: Any = parser.add_argument
