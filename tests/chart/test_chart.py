@@ -494,7 +494,10 @@ def test_notes(helm: Helm) -> None:
     assert "kubectl get ogs,ogt" in notes
 
 
-FILES = {"store": {"external": {"enabled": True}}, "settings": {"routes": {"domain": "gpux.example.org"}}}
+FILES: dict[str, Any] = {
+    "store": {"external": {"enabled": True}},
+    "settings": {"routes": {"domain": "gpux.example.org"}},
+}
 
 
 def test_files_are_not_reachable_from_outside_by_default(helm: Helm, tmp_path: Path) -> None:

@@ -153,6 +153,7 @@ def operator(cluster: Cluster, images: None, measured: Callable[[str], None]) ->
     values = {
         "image": {"repository": "localhost/opengpu-operator", "tag": "dev"},
         "agent": {"image": {"repository": "localhost/opengpu-agent", "tag": "dev"}},
+        "store": {"external": {"enabled": True}},
         "settings": {
             "routes": {
                 "domain": "gpux.localhost",
@@ -161,7 +162,12 @@ def operator(cluster: Cluster, images: None, measured: Callable[[str], None]) ->
                 "profile": "skipper",
             },
             "sources": {"allowedHosts": [FILES_HOST, "files.demo-files.svc.cluster.local"]},
-            "storage": {"job": {"size": "1Gi"}, "user": {"size": "1Gi"}, "volumes": {"size": "1Gi"}},
+            "storage": {
+                "job": {"size": "1Gi"},
+                "user": {"size": "1Gi"},
+                "volumes": {"size": "1Gi"},
+                "external": {"allowed": "Public"},
+            },
             "tasks": {"defaultExpirySeconds": 900},
         },
     }

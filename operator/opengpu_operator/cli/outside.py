@@ -19,6 +19,7 @@ from opengpu_operator.api.jobid import job_name
 _SECONDS: Final = 120.0
 _BLOCK: Final = 1 << 20
 _MESSAGE_LIMIT: Final = 64 * 1024
+_MEANING: Final = {401: "the token isn't accepted", 404: "no such file"}
 
 
 class Unreachable(Exception):
@@ -225,4 +226,5 @@ def _message(response: http.client.HTTPResponse) -> str:
     try:
         return str(json.loads(content)["error"])
     except (ValueError, KeyError, TypeError):
-        return f"HTTP {response.status} {response.reason}"
+        # A HEAD's answer has no words.
+        return _MEANING.get(response.status, f"HTTP {response.status} {response.reason}")

@@ -187,13 +187,15 @@ class Children:
     async def remove(self, *, namespace: str, task_uid: str, secrets: Sequence[str]) -> int:
         """Delete what the cache shows of a task's children; return how many there were.
 
-        Secrets, which the cache never shows, go first and only together with others: once nothing else is left,
-        they are known to be gone.
+        Secrets, which the cache never shows but to whom has made them, go first and only together with others: once
+        nothing else is left, they are known to be gone. Those that aren't named stay, until the task goes.
         """
         children = [
             (kind, obj)
             for kind, obj in self._cache.children(task_uid)
-            if not obj["metadata"].get("deletionTimestamp") and kind.kind != "Pod"
+            if not obj["metadata"].get("deletionTimestamp")
+            and kind.kind != "Pod"
+            and (kind != SECRET or obj["metadata"]["name"] in secrets)
         ]
         if not children:
             return 0

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import http.client
 import json
 import os
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -92,6 +95,26 @@ def test_large_files_in_little_memory(files, tmp_path, measured, command, size):
     )
     assert store <= 64
     assert agent <= 40
+
+
+def test_folders_on_the_socket(files, tmp_path):
+    """A tar is a folder at the paths of folders; at those of files it is a file, whatever type it is said to be of."""
+    given = tmp_path / "given"
+    (given / "deep").mkdir(parents=True)
+    (given / "deep" / "a.txt").write_bytes(b"one")
+    (given / "large").write_bytes(os.urandom(MIB))
+    into = 'tar -C "$GIVEN" -c . | curl -sS --unix-socket "$SOCKET" -T - "http://dontcare/api/folder/upload/"'
+    document = json.loads(shell(into, files, GIVEN=str(given)))
+    assert (document["folder"], document["files"]) == (True, 2)
+    back = tmp_path / "back"
+    back.mkdir()
+    out = 'curl -sS --unix-socket "$SOCKET" "http://dontcare/api/folder/download/$SHA1" | tar -C "$BACK" -x'
+    shell(out, files, SHA1=document["sha1"], BACK=str(back))
+    shell('diff -r "$GIVEN" "$BACK"', files, GIVEN=str(given), BACK=str(back))
+    shell('tar -C "$GIVEN" -cf "$FILE" .', files, GIVEN=str(given), FILE=str(tmp_path / "given.tar"))
+    as_tar = UPLOAD.replace("--data-binary", '-H "Content-Type: application/x-tar" --data-binary')
+    name = shell(as_tar, files, FILE=str(tmp_path / "given.tar"))
+    assert name == hashlib.sha1((tmp_path / "given.tar").read_bytes()).hexdigest()
 
 
 def test_an_idle_agent_is_small(lab, worker_python, measured):
@@ -277,6 +300,51 @@ def test_forged_and_repeated_callbacks(called):
     assert curl_callback(called, address, b'"another"') == 200
     assert called.record(1)["answer"]["inline"] == {"text": "cba"}
     assert not list(called.spool.glob("*.tmp"))
+
+
+def test_a_callback_before_the_call_answers_nothing(lab, worker_python):
+    """Whoever guesses the address of a call that isn't sent yet is refused, and the call is made all the same."""
+    lab.start_store()
+    lab.start_agent()
+    address = lab.call(1, "abc")
+    assert curl_callback(lab, address, b'"forged"') == 404
+    assert lab.record(1)["state"] == "queued"
+    lab.start_worker(worker_python)
+    assert lab.wait_for_state(1, "answered")["answer"]["inline"] == {"text": "cba"}
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD", "CONNECT"])
+def test_only_a_post_answers(called, method):
+    called.wait_for_worker()
+    called.hold_worker()
+    address = called.call(1, "abc")
+    called.wait_for_state(1, "accepted")
+    with contextlib.closing(
+        http.client.HTTPConnection("127.0.0.1", called.callback_port, timeout=30)
+    ) as asked:
+        asked.request(method, f"/{address}", body=b'"forged"')
+        response = asked.getresponse()
+        assert (response.status, response.headers["Allow"]) == (405, "POST")
+    called.release_worker()
+    assert called.wait_for_state(1, "answered")["answer"]["inline"] == {"text": "cba"}
+
+
+def test_callbacks_that_never_end_do_not_keep_the_answer_out(called):
+    called.wait_for_worker()
+    called.hold_worker()
+    address = called.call(1, "abc")
+    called.wait_for_state(1, "accepted")
+    with contextlib.ExitStack() as stalled:
+        for sent in (
+            b"POS",
+            b"POST /x HTTP/1.1\r\n",
+            f"POST /{address} HTTP/1.1\r\nContent-Length: 9\r\n\r\n{{".encode(),
+        ):
+            connection = stalled.enter_context(socket.create_connection(("127.0.0.1", called.callback_port)))
+            connection.sendall(sent)
+        called.release_worker()
+        assert called.wait_for_state(1, "answered")["answer"]["inline"] == {"text": "cba"}
+    wait_for(lambda: not list(called.spool.glob("*.tmp")), "the forged answer to be forgotten")
 
 
 def test_a_store_that_is_away_while_the_worker_answers(called):

@@ -416,6 +416,13 @@ def test_no_token_in_any_log(lab):
         ("DELETE", "/api/file/upload/", 405),
         ("GET", "/api/file/upload", 405),
         ("POST", "/api/file/upload/x", 404),
+        ("GET", "/api/folder/upload/", 405),
+        ("POST", "/api/folder/upload/", 400),
+        ("POST", "/api/folder/upload/x", 404),
+        ("GET", "/api/folder/download/", 400),
+        ("GET", f"/api/folder/download/../../v1/calls/{TASK}", 400),
+        ("GET", f"/api/folder/download/{'0' * 40}", 404),
+        ("POST", f"/api/folder/download/{SHA1}", 405),
     ],
 )
 def test_paths_of_the_agent(lab, method, path, expected):

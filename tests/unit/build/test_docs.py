@@ -58,18 +58,26 @@ def blocks(text: str) -> Iterator[tuple[str, list[str]]]:
         yield text[: match.start()], lines
 
 
+def commands_of(page: Path) -> list[str]:
+    """Return the commands of a page that aren't said to be not run, in their order."""
+    return [
+        command
+        for before, commands in blocks(page.read_text())
+        if not NOT_RUN.search(before)
+        for command in commands
+    ]
+
+
+#: Whose commands one test runs all, in their order.
+RUN |= dict.fromkeys(commands_of(ROOT / "docs" / "files.md"), "tests/e2e/test_external.py")
+
 each_page = pytest.mark.parametrize("page", PAGES, ids=name)
 
 
 @each_page
 def test_commands_are_run_by_a_test_or_say_why_not(page: Path) -> None:
-    for before, commands in blocks(page.read_text()):
-        if NOT_RUN.search(before):
-            continue
-        for command in commands:
-            assert command in RUN, (
-                f"{command!r} is run by no test: add the test, or say <!-- not run: why -->"
-            )
+    for command in commands_of(page):
+        assert command in RUN, f"{command!r} is run by no test: add the test, or say <!-- not run: why -->"
 
 
 def test_commands_are_really_run() -> None:

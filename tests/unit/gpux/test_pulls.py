@@ -81,7 +81,9 @@ async def test_no_more_wait_for_one_job_than_is_useful() -> None:
     made = Pulls()
     answers = await asyncio.gather(*(asked(made) for _ in range(20)), asked(made, Task("team", "other")))
     assert set(answers) == {503}
-    assert made._asked == made._queued == made._polls == {}
+    assert not made._asked
+    assert not made._queued
+    assert not made._polls
 
 
 @pytest.mark.parametrize(

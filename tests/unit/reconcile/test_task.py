@@ -339,9 +339,10 @@ async def test_a_cluster_may_want_the_pod_kept_and_told_of(world):
     assert world.api.asked["evict", "Pod"] == 0
     assert world.events.reasons.count("AgentRestarted") == 1
     assert world.reason("AgentRestarted") == "AgentRestarted"
-    for key in [key for key in world.api.objects if key[0] == POD]:
-        del world.api.objects[key]
-        operator.cache.drop(key[0], key[1], key[2])
+    (dead,) = world.api.all(POD)
+    metadata = dead["metadata"]
+    del world.api.objects[POD, metadata["namespace"], metadata["name"]]
+    operator.cache.drop(POD, metadata["namespace"], metadata["name"], metadata["uid"])
     await operator.run()
     assert world.reason("AgentRestarted") is None
 
