@@ -53,6 +53,7 @@ class Stored(NamedTuple):
     """The name of the content."""
     created: float
     used: float
+    """When it was last used; of one that is gone, since when it is."""
     state: str = LIVE
 
 

@@ -93,6 +93,9 @@ class S3Upload:
                 new = self._enter(blob, lacking, keeper.namespace)
             for place in places:
                 self._shelves.point_back(place, blob)
+            if not all(self._shelves.present(place, blob) for place in lacking):
+                # On a service where removing an old entry and bringing it back don't exclude each other.
+                raise UnavailableError("what was just stored isn't there")
             undo.pop_all()
         self.abort()
         if new:
