@@ -29,7 +29,7 @@ from gpux.files import Disk
 from gpux.filestore.layout import NUMBER, Layout, changed, names
 from gpux.filestore.scrub import scrub
 from gpux.filestore.shelves import Shelves
-from gpux.filestore.sweep import sweep
+from gpux.filestore.sweep import forget, sweep
 from gpux.hashes import FileHash
 from gpux.log import log
 
@@ -90,6 +90,10 @@ class FileBlobs:
         """See `Blobs`."""
         with _room():
             self._shelves.refer(keeper, blobs)
+
+    def forget(self, namespace: str, blobs: Sequence[Blob]) -> None:
+        """See `Blobs`."""
+        forget(self._shelves, namespace, blobs)
 
     def drop(self, reference: str, *, namespace: str | None = None) -> int:
         """See `Blobs`."""

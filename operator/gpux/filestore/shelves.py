@@ -75,7 +75,7 @@ class Shelves:
                 changed.add(folder)
                 if made:
                     undo.callback(self.let_go, place, reference, blob.sha1)
-            self._sync(changed)
+            self.sync(changed)
             undo.pop_all()
         return new
 
@@ -95,7 +95,7 @@ class Shelves:
                             raise KeyError(blob.sha1)
                         for reference in keeper.references:
                             changed.add(self._refer(place, reference, blob, taken=taken)[0])
-            self._sync(changed)
+            self.sync(changed)
 
     @contextmanager
     def _taking(self, place: str, blobs: Sequence[Blob], keeper: Keeper) -> Iterator[_Taken]:
@@ -162,7 +162,8 @@ class Shelves:
                 self.accounts.take(place, {reference: blob.size})
         return directory, True
 
-    def _sync(self, directories: Iterable[str]) -> None:
+    def sync(self, directories: Iterable[str]) -> None:
+        """Make the names in directories durable."""
         for directory in directories:
             # Also where a name was there already: whoever made it may not have come to this line. A folder of
             # references that has gone was let go after all.
@@ -201,12 +202,12 @@ class Shelves:
             # The grace of what nobody else refers to starts now.
             self.use(namespace, sha1, coarse=False)
             count += self.let_go(namespace, reference, sha1)
-        self.disk.sync_directory(folder)
+        self.sync([folder])
         self.remove_folder(namespace, reference)
         return count
 
     def remove_folder(self, namespace: str, reference: str) -> None:
-        """Remove the folder of a reference, if it is empty."""
+        """Remove the folder of a reference, if it is empty, durably."""
         parent = f"{self.layout.references}/{namespace}"
         with self._folders:
             try:

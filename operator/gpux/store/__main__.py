@@ -22,6 +22,7 @@ from gpux.store import tools
 from gpux.store.backend import Backend, add_options, prepare
 from gpux.store.calls import CallApi
 from gpux.store.files import FileApi
+from gpux.store.folders import FolderApi
 from gpux.store.http import reply
 from gpux.store.metrics import Metrics
 from gpux.store.server import Server, bearer
@@ -108,7 +109,7 @@ async def _serve(options: argparse.Namespace, backend: Backend) -> None:
     limits = Limits(file_bytes=options.max_file_bytes)
     transfer = Transfer(blobs=blobs, executor=files, metrics=metrics, limits=limits)
     store = Server(
-        [FileApi(transfer), CallApi(calls, transfer), TaskApi(calls, transfer)],
+        [FileApi(transfer), FolderApi(transfer), CallApi(calls, transfer), TaskApi(calls, transfer)],
         authenticate=bearer(lambda: tokens.load_key(options.key_file)),
         metrics=metrics,
     )
