@@ -11,7 +11,7 @@ import pytest
 
 from gpux.blobs import PUBLIC, Blob, HashConflictError, Keeper, QuotaError, Retention, Usage
 from gpux.hashes import FileHash
-from gpux.s3 import upload as uploads
+from gpux.s3 import parts
 from gpux.s3.blobs import S3Blobs
 from gpux.s3.shelves import DYING, GONE, LIVE, ROTTEN
 
@@ -37,7 +37,7 @@ def clock():
 @pytest.fixture
 def make(bucket, clock, tmp_path, monkeypatch):
     # Parts as small as S3 has them.
-    monkeypatch.setattr(uploads, "_PART", 5 << 20)
+    monkeypatch.setattr(parts, "_PART", 5 << 20)
 
     def build(**options):
         return S3Blobs(bucket, clock=clock, spool=str(tmp_path), **{"settle": -5.0, **options})
@@ -103,7 +103,7 @@ def test_what_is_stored_by_one_is_read_by_the_other(make):
 
 def test_parts(blobs, bucket, tmp_path):
     content = large()
-    assert len(content) > 2 * uploads._PART
+    assert len(content) > 2 * parts._PART
     assert put(blobs, content) == (blob(content), True)
     assert get(blobs, content) == content
     _, opened = blobs.open("a", sha1(content))
