@@ -20,7 +20,7 @@ from gpux.s3.bucket import Bucket
 from gpux.s3.shelves import LIVE, Shelves
 from gpux.s3.upload import S3Upload, places_of, refer
 
-_PIECE = 1 << 18
+_PIECE = 1 << 19
 _RESUMED = 5
 _SENDERS = 16
 
