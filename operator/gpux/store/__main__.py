@@ -188,7 +188,7 @@ def _rate(text: str) -> float:
 def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGTERM, or look after a store's directory."""
     given = sys.argv[1:] if arguments is None else arguments
-    if given[:1] in (["check"], ["scrub"]):
+    if given[:1] and given[0] in tools.TOOLS:
         return tools.main(given)
     if given[:1] == ["move"]:
         return move.main(given[1:])

@@ -16,6 +16,7 @@ from gpux import tokens
 from gpux.blobs import HashConflictError, QuotaError, StorageFullError
 from gpux.calls import CallConflictError, CallNotFoundError
 from gpux.errors import UnavailableError
+from gpux.files import is_full
 from gpux.log import log
 from gpux.store.http import HttpError, reply
 from gpux.store.metrics import Metrics
@@ -73,7 +74,8 @@ class Server:
             raise
         except Exception as error:  # noqa: BLE001 one request's failure is not the server's
             log("error", "a request failed", route=name, error=repr(error))
-            response = reply({"error": "internal error"}, status=500)
+            status, message = (507, "the store is full") if is_full(error) else (500, "internal error")
+            response = reply({"error": message}, status=status)
         method = request.method if route and request.method in route.methods else "other"
         self._metrics.requests.labels(name, method, str(response.status)).inc()
         if "wait" not in query:

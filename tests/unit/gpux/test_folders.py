@@ -167,7 +167,9 @@ def test_extended_headers():
 
 def test_a_header_with_a_wrong_sum():
     block = bytearray(tarfile.TarInfo("a").tobuf())
-    assert read_header(bytes(block)).name == b"a"
+    header = read_header(bytes(block))
+    assert header
+    assert header.name == b"a"
     assert read_header(bytes(512)) is None
     block[0] ^= 1
     with pytest.raises(FolderError, match="sum"):

@@ -8,7 +8,7 @@ import pytest
 
 from gpux.blobs import PUBLIC, Retention
 from gpux.hashes import b58encode
-from tests.unit.gpux.filestore.kit import DAY, contents, get
+from tests.unit.gpux.filestore.kit import DAY, FullDisk, contents, get
 from tests.unit.gpux.store.conftest import serving, token
 
 CONTENT = bytes(range(100))
@@ -110,6 +110,18 @@ async def test_a_full_disk_is_not_the_end(service):
         service.disk.left = None
         assert await service.status("GET", f"/v1/files/{SHA1.hexdigest()}") == 404
     assert (await upload(service))[0] == 201
+
+
+async def test_a_full_disk_is_not_the_end_for_calls_either(service, monkeypatch):
+    call = json.dumps({"namespace": "a", "function": "f", "address": "0x1", "data": {}})
+    full = FullDisk()
+    monkeypatch.setattr(service.calls, "_disk", full)
+    for room in range(7):
+        full.left = room
+        status, _, content = await service.ask("PUT", "/v1/calls/t/1", body=call, bearer=OPERATOR)
+        assert (status, json.loads(content)) == (507, {"error": "the store is full"})
+    full.left = None
+    assert await service.status("PUT", "/v1/calls/t/1", body=call, bearer=OPERATOR) == 201
 
 
 async def test_the_largest_file(tmp_path):

@@ -71,9 +71,9 @@ async def test_round_trip(service, kind):
     assert (status, headers["Content-Type"]) == (200, "application/x-tar")
     with tarfile.open(fileobj=io.BytesIO(content)) as archive:
         found = {
-            member.name: archive.extractfile(member).read()
-            for member in archive.getmembers()
-            if member.isfile()
+            member.name: data.read()
+            for member in archive
+            if (data := archive.extractfile(member)) is not None
         }
         modes = {member.name: member.mode for member in archive.getmembers()}
     assert found == FILES
