@@ -129,7 +129,7 @@ $(STAMP): $(INSTALLED_FROM)
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet -c constraints/build.txt pip
 	@$(BIN)/python -m pip install --quiet -c constraints/dev.txt --build-constraint constraints/build.txt \
-	  -e . -e ./localcluster --group dev
+	  -e '.[s3]' -e ./localcluster --group dev
 	@touch $@
 
 programs: $(STAMP)

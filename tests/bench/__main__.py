@@ -10,9 +10,9 @@ import argparse
 import fnmatch
 import sys
 
-from tests.bench import hostile, operator, store, throughput, translate
+from tests.bench import hostile, operator, s3, store, throughput, translate
 
-ROWS = [*translate.ROWS, *hostile.ROWS, *store.ROWS, *throughput.ROWS, *operator.ROWS]
+ROWS = [*translate.ROWS, *hostile.ROWS, *store.ROWS, *throughput.ROWS, *s3.ROWS, *operator.ROWS]
 
 
 def main() -> int:

@@ -28,34 +28,45 @@ CLAIMS = {"scope": "job", "namespace": "bench", "task": "t", "exp": 2**33}
 OPERATOR = Path(__file__).resolve().parents[2] / "operator"
 
 
-class Serving(NamedTuple):
-    """A running store."""
+class Served(NamedTuple):
+    """A store that runs."""
 
     address: tuple[str, int]
+    connection: http.client.HTTPConnection
     pid: int
 
 
 @contextmanager
-def serving(root: Path) -> Iterator[Serving]:
+def serve(root: Path, *options: str) -> Iterator[Served]:
     """Run a store."""
     key = root / "key"
     key.write_bytes(KEY)
-    command = [sys.executable, "-m", "gpux.store", f"--root={root / 'data'}", f"--key-file={key}"]
-    (root / "data").mkdir()
-    with subprocess.Popen([*command, "--listen=127.0.0.1:0"], stderr=subprocess.PIPE, text=True) as process:
+    command = [sys.executable, "-m", "gpux.store", f"--key-file={key}", "--listen=127.0.0.1:0", *options]
+    # Parts of uploads wait where the files are, as they would on one node.
+    environment = {**os.environ, "TMPDIR": str(root)}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as process:
         assert process.stderr
         try:
             host, _, port = json.loads(process.stderr.readline())["addresses"][0].partition(":")
-            yield Serving((host, int(port)), process.pid)
+            address = (host, int(port))
+            yield Served(address, http.client.HTTPConnection(*address, timeout=120), process.pid)
         finally:
             process.terminate()
 
 
 @contextmanager
 def store(root: Path) -> Iterator[http.client.HTTPConnection]:
-    """Run a store; give a connection to it."""
-    with serving(root) as running:
-        yield http.client.HTTPConnection(*running.address, timeout=120)
+    """Run a store over a directory; give a connection to it."""
+    with serving(root) as served:
+        yield served.connection
+
+
+@contextmanager
+def serving(root: Path) -> Iterator[Served]:
+    """Run a store over a directory."""
+    (root / "data").mkdir()
+    with serve(root, f"--root={root / 'data'}") as served:
+        yield served
 
 
 def _post(connection: http.client.HTTPConnection, seed: int, size: int) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from gpux.tokens import sign
 from tests.bench.nginx import Nginx, nginx, program
 from tests.bench.row import Figure, Row, median_of
-from tests.bench.store import BLOCK, CLAIMS, KEY, Serving, agent, serving
+from tests.bench.store import BLOCK, CLAIMS, KEY, Served, agent, serving
 from tests.bench.transfer import Address, download, rate, upload
 
 LARGE, SMALL = 1 << 30, 4096
@@ -24,7 +24,7 @@ class Stand(NamedTuple):
     """A store and nginx side by side, in a folder on the same disk."""
 
     folder: Path
-    store: Serving
+    store: Served
     nginx: Nginx
 
 

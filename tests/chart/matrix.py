@@ -58,6 +58,26 @@ MATRIX: dict[str, dict[str, Any]] = {
             "external": {"enabled": True, "host": "files.example.org", "ingress": {"className": "nginx"}},
         },
     },
+    "a bucket": {
+        "store": {
+            "backend": "s3",
+            "replicas": 3,
+            "s3": {
+                "endpoint": "https://s3.example.org:9000",
+                "bucket": "opengpu",
+                "region": "eu-1",
+                "prefix": "clusters/berlin",
+                "existingSecret": "s3-credentials",
+                "caConfigMap": "s3-ca",
+            },
+        }
+    },
+    "a bucket at AWS": {
+        "store": {
+            "backend": "s3",
+            "s3": {"bucket": "opengpu", "existingSecret": "s3-credentials", "pathStyle": False},
+        }
+    },
     "settings of a GPU cluster": {
         "settings": {
             "clusterId": "berlin",

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from gpux.s3.bucket import Bucket, Options
@@ -77,8 +77,14 @@ class S3Server:
         (self._buckets / name).mkdir(exist_ok=True)
         return Options(self.endpoint, name, prefix, REGION, self.credentials)
 
-    def bucket(self) -> Bucket:
-        return Bucket(self.options())
+    @contextmanager
+    def bucket(self, options: Options | None = None) -> Iterator[Bucket]:
+        """A new bucket, or the one that is named."""
+        bucket = Bucket(options or self.options(), sleep=lambda _: None)
+        try:
+            yield bucket
+        finally:
+            bucket.close()
 
     def arguments(self, options: Options) -> list[str]:
         """Options of the store for a bucket."""
@@ -92,8 +98,9 @@ class S3Server:
     def _answers(self) -> bool:
         with suppress(OSError, http.client.HTTPException):
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
-            connection.request("GET", "/")
-            return connection.getresponse().status < 500
+            with closing(connection):
+                connection.request("GET", "/")
+                return connection.getresponse().status < 500
         return False
 
 

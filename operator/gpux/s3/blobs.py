@@ -20,7 +20,7 @@ from gpux.s3.bucket import Bucket
 from gpux.s3.shelves import LIVE, Shelves
 from gpux.s3.upload import S3Upload, places_of, refer
 
-_PIECE = 1 << 20
+_PIECE = 1 << 19
 _RESUMED = 5
 _SENDERS = 16
 
@@ -79,6 +79,9 @@ class S3Blobs:
                     if seen is None or seen.entry.state != LIVE or seen.entry.sha256 != blob.sha256:
                         raise KeyError(blob.sha1)
             undo.pop_all()
+
+    def forget(self, namespace: str, blobs: Sequence[Blob]) -> None:
+        """See `Blobs`: they are left to the sweep, which alone knows how to remove an entry."""
 
     def drop(self, reference: str, *, namespace: str | None = None) -> int:
         """See `Blobs`."""

@@ -128,6 +128,10 @@ class Bucket:
         self.removes = False
         """Whether the service can remove an object on a condition; see `check`."""
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._pool.clear()
+
     # ------------------------------------------------------------------------------------------------ small objects
 
     def get(self, key: str) -> Found | None:
@@ -165,11 +169,11 @@ class Bucket:
             pass
 
     def remove(self, key: str, *, match: str) -> bool:
-        """Remove the object with that ETag; False where it has changed, or the service can't."""
+        """Remove the object, unless it has another ETag; False if it stays, as where the service can't tell."""
         if not self.removes:
             return False
         with self._ask("DELETE", key, headers={"If-Match": match}, missing=True) as response:
-            return response.status not in {404, 412}
+            return response.status != 412
 
     def listing(self, prefix: str, *, after: str = "") -> Iterator[Listed]:
         """Yield all objects below a prefix in the order of their keys; only those above the key `after`, if given."""

@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
@@ -285,9 +286,9 @@ class S3CallBook(CallBoard):
         return None if found is None else _parse(key, found)
 
     def _write(self, call: Call, version: int, match: str | None) -> _Record:
-        body = json.dumps(call.record() | {"version": version}).encode()
         key = _key(call.task, call.attempt)
-        return _Record(call, version, self._bucket.put(key, body, match=match, absent=match is None))
+        etag = self._bucket.put(key, _body(call, version), match=match, absent=match is None)
+        return _Record(call, version, etag)
 
     def _remove(self, task: str) -> list[int]:
         # The records first: an input without a record is nothing.
@@ -297,6 +298,17 @@ class S3CallBook(CallBoard):
         for entry in list(self._bucket.listing(f"inputs/{task}/")):
             self._bucket.delete(entry.key)
         return attempts
+
+
+def copy(bucket: Bucket, call: Call, data: bytes) -> None:
+    """Record a call that was recorded elsewhere, with its input, unless it is there. Blocks."""
+    bucket.put(_input_key(call), data)
+    with suppress(ChangedError):
+        bucket.put(_key(call.task, call.attempt), _body(call, 1), absent=True)
+
+
+def _body(call: Call, version: int) -> bytes:
+    return json.dumps(call.record() | {"version": version}).encode()
 
 
 def _key(task: str, attempt: int) -> str:

@@ -25,7 +25,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
-from gpux.blobs import Blob, HashConflictError, over_quota
+from gpux.blobs import Blob, Entry, HashConflictError, over_quota
 from gpux.hashes import FileHash
 from gpux.log import log
 from gpux.s3.bucket import Bucket, ChangedError, Listed
@@ -53,6 +53,7 @@ class Stored(NamedTuple):
     """The name of the content."""
     created: float
     used: float
+    """When it was last used; of one that is gone, since when it is."""
     state: str = LIVE
 
 
@@ -143,10 +144,14 @@ class Shelves:
         self.use(namespace, blob.sha1, seen)
         return True
 
-    def enter(self, namespace: str, blob: Blob, data: str) -> Entered:
-        """Make a content the namespace's, unless it has it already. Raises HashConflictError."""
+    def enter(self, namespace: str, blob: Blob, data: str, *, like: Entry | None = None) -> Entered:
+        """Make a content the namespace's, unless it has it already. Raises HashConflictError.
+
+        ``like`` is an entry elsewhere, whose times it gets.
+        """
         now = self.clock()
-        entry = Stored(blob.sha256, blob.size, data, now, now)
+        created, used = (now, now) if like is None else (like.created, like.used)
+        entry = Stored(blob.sha256, blob.size, data, created, used)
         while True:
             seen = self.read(namespace, blob.sha1)
             if seen is not None and self.present(namespace, blob):

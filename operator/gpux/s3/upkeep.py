@@ -24,6 +24,9 @@ _PIECE = 1 << 20
 
 #: Seconds for which what no entry names may belong to an upload that is about to name it.
 SETTLE = 3600.0
+#: Seconds for which an entry that is gone stays: removing isn't exclusive with changing on every service, so that it
+#: must meet nobody who brings the entry back.
+BURIED = 7 * 86_400.0
 #: Seconds after which an upload in parts has been given up.
 ABANDONED = 2 * 86_400.0
 
@@ -97,10 +100,11 @@ def _namespace(
         renew()
         references = referred.pop(sha1, [])
         entry = seen.entry
-        if entry.state == GONE:
-            shelves.bucket.remove(f"entries/{namespace}/{sha1}", match=seen.etag)
-            continue
         idle = shelves.clock() - entry.used
+        if entry.state == GONE:
+            if idle > BURIED:
+                _remove(shelves, namespace, sha1, seen)
+            continue
         if retention.unused is not None and idle > retention.unused:
             for reference in [other for other in references if other.name.startswith("owner:")]:
                 # It counts as used now: its grace begins.
@@ -140,23 +144,23 @@ def _bury(shelves: Shelves, namespace: str, marked: dict[str, Seen], *, named: s
             named.add(bytes.fromhex(seen.entry.data))
         else:
             count += 1
-            _remove_back(shelves, namespace, sha1, seen.entry.sha256)
-            shelves.bucket.remove(f"entries/{namespace}/{sha1}", match=changed.etag)
     return count
 
 
-def _remove_back(shelves: Shelves, namespace: str, sha1: str, sha256: str) -> None:
-    key = f"hashes/{namespace}/{sha256}"
+def _remove(shelves: Shelves, namespace: str, sha1: str, seen: Seen) -> None:
+    """Remove what is left of an entry that has been gone for long."""
+    key = f"hashes/{namespace}/{seen.entry.sha256}"
     back = shelves.bucket.get(key)
-    entry = shelves.read(namespace, sha1)
-    # In this order: an upload that brings the entry back writes the way back after it.
-    if back is not None and (entry is None or entry.entry.state == GONE):
+    if back is not None:
+        # An upload that brings the entry back writes this after it, with another ETag.
         shelves.bucket.remove(key, match=back.etag)
+    shelves.bucket.remove(f"entries/{namespace}/{sha1}", match=seen.etag)
 
 
 def _change(shelves: Shelves, namespace: str, sha1: str, seen: Seen, state: str) -> Seen | None:
     """Give an entry another state; None if it has changed meanwhile, which is somebody else's doing."""
-    entry = seen.entry._replace(state=state)
+    used = shelves.clock() if state == GONE else seen.entry.used
+    entry = seen.entry._replace(state=state, used=used)
     try:
         return Seen(entry, shelves.write(namespace, sha1, entry, match=seen.etag))
     except ChangedError:

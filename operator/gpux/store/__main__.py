@@ -17,7 +17,7 @@ from aiohttp import web
 
 from gpux.blobs import Retention
 from gpux.log import log
-from gpux.store import tools
+from gpux.store import move, tools
 from gpux.store.backend import Backend, add_options, prepare
 from gpux.store.calls import CallApi
 from gpux.store.external import ExternalApi, Outsider, outsider
@@ -215,6 +215,8 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] and given[0] in tools.TOOLS:
         return tools.main(given)
+    if given[:1] == ["move"]:
+        return move.main(given[1:])
     parser = argparse.ArgumentParser(prog="gpux-store", description="The store of files and calls.")
     add: Any = parser.add_argument
     add_options(add)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Generator
+import select
+import socket
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from typing import BinaryIO, NamedTuple, TypeVar
@@ -21,6 +23,8 @@ from gpux.store.uploads import Slots, receive
 _SMALL_FILE = 64 * 1024
 """Files up to this size are read at once; larger ones go from the page cache to the socket by the kernel."""
 _PIECE = 8 << 20
+_PATIENCE_MILLISECONDS = 100
+"""How long a thread waits for a reader; one that is slower is waited for without a thread."""
 _PIECE_SECONDS = 120.0
 """Eight megabytes in two minutes: a reader slower than that has gone."""
 
@@ -156,8 +160,14 @@ class Transfer:
     ) -> None:
         """Send bytes of a content as part of a body whose length is announced."""
         file = content.file()
-        if file is None or end - start <= _SMALL_FILE:
-            await self._stream(response, content, start, end)
+        if end - start <= _SMALL_FILE:
+            body = await self.in_thread(lambda: b"".join(content.read(start, end)))
+            if len(body) < end - start:
+                raise ConnectionResetError("the content ended early")
+            await response.write(body)
+            self.metrics.sent.inc(len(body))
+        elif file is None:
+            await self._stream(request, content, start, end)
         else:
             await self._sendfile(request, file, start, end)
 
@@ -177,28 +187,59 @@ class Transfer:
             self.metrics.sent.inc(count)
             start += count
 
-    async def _stream(self, response: web.StreamResponse, content: Content, start: int, end: int) -> None:
-        """Send what has to be read first; the next piece is read while one is sent."""
+    async def _stream(self, request: web.BaseRequest, content: Content, start: int, end: int) -> None:
+        """Send what has to be read first, from the thread that reads it as long as the reader keeps up.
+
+        Past the transport, which has nothing of its own to send meanwhile: the headers are gone when it is drained.
+        """
+        transport = request.transport
+        if transport is None:
+            raise ConnectionResetError("the reader has gone")
+        while transport.get_write_buffer_size():  # noqa: ASYNC110 the transport tells its protocol, not us
+            await asyncio.sleep(0.001)
         loop = asyncio.get_running_loop()
         pieces = content.read(start, end)
-        reading = loop.run_in_executor(self.executor, next, pieces, b"")
+        target = transport.get_extra_info("socket").dup()
+        pumping = None
         try:
-            while piece := await reading:
-                reading = loop.run_in_executor(self.executor, next, pieces, b"")
+            while start < end:
+                pumping = loop.run_in_executor(self.executor, _pump, pieces, target)
+                count, rest = await pumping
+                if not count:
+                    break
                 async with asyncio.timeout(_PIECE_SECONDS):
-                    await response.write(piece)
-                self.metrics.sent.inc(len(piece))
-                start += len(piece)
+                    await loop.sock_sendall(target, rest)
+                self.metrics.sent.inc(count)
+                start += count
         except TimeoutError:
+            transport.abort()
             raise ConnectionResetError("the reader stalled") from None
         except UnavailableError as error:
             log("warning", "a content broke off", error=str(error))
         finally:
-            await asyncio.wait((reading,))
-            if not reading.cancelled():
-                # Looked at, so that nobody complains; what it says was said above, or concerns nobody any more.
-                reading.exception()
+            if pumping is not None:
+                await asyncio.wait((pumping,))
+            target.close()
             await self.in_thread(pieces.close)
         if start < end:
             # The backend has lost it midway; the length that was announced tells the reader.
             raise ConnectionResetError("the content ended early")
+
+
+def _pump(pieces: Iterator[bytes], target: socket.socket) -> tuple[int, memoryview]:
+    """Send the next pieces as long as the reader takes them; how much they are, and what of the last is left over."""
+    ready = select.poll()
+    ready.register(target, select.POLLOUT)
+    count = 0
+    for piece in pieces:
+        count += len(piece)
+        rest = memoryview(piece)
+        while rest:
+            try:
+                rest = rest[target.send(rest) :]
+            except BlockingIOError:
+                if not ready.poll(_PATIENCE_MILLISECONDS):
+                    return count, rest
+        if count >= _PIECE:
+            break
+    return count, memoryview(b"")

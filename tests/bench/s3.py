@@ -1,0 +1,136 @@
+"""The gpux store over a bucket, held against a client that talks to the same S3 server itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+from gpux.s3.bucket import Bucket
+from gpux.s3.parts import Parts
+from gpux.tokens import sign
+from tests.bench.row import Figure, Row
+from tests.bench.store import BLOCK, CLAIMS, KEY, SIZE, Served, serve
+from tests.support.s3 import s3_server
+
+HEADERS = {"Authorization": f"Bearer {sign(KEY, CLAIMS)}"}
+
+
+@contextmanager
+def over_s3() -> Iterator[tuple[Served, Bucket]]:
+    """Run a server and a store over it; what reaches the store, and what the store has."""
+    with tempfile.TemporaryDirectory(dir=Path.home()) as folder, s3_server(Path(folder) / "s3") as server:
+        options = server.options()
+        with (
+            serve(Path(folder), *server.arguments(options)) as served,
+            server.bucket(options) as bucket,
+        ):
+            yield served, bucket
+
+
+def _body(seed: bytes) -> Iterator[bytes]:
+    yield seed + BLOCK[len(seed) :]
+    for _ in range(SIZE // len(BLOCK) - 1):
+        yield BLOCK
+
+
+def _post(served: Served) -> tuple[str, float]:
+    """SHA-1, and bytes per second."""
+    start = time.perf_counter()
+    headers = HEADERS | {"Content-Length": str(SIZE)}
+    served.connection.request("POST", "/v1/files", body=_body(os.urandom(8)), headers=headers)
+    answer = served.connection.getresponse()
+    document = json.loads(answer.read())
+    assert answer.status == 201, document
+    return document["sha1"], SIZE / (time.perf_counter() - start)
+
+
+def _post_plainly(bucket: Bucket) -> float:
+    start = time.perf_counter()
+    with ThreadPoolExecutor(1) as sender:
+        parts = Parts(bucket, "plain", sender, spool=None)
+        for block in _body(b""):
+            parts.write(block)
+        parts.finish()
+        parts.close()
+    return SIZE / (time.perf_counter() - start)
+
+
+def _get(served: Served, sha1: str) -> float:
+    start = time.perf_counter()
+    served.connection.request("GET", f"/v1/files/{sha1}", headers=HEADERS)
+    answer = served.connection.getresponse()
+    size = 0
+    while piece := answer.read(len(BLOCK)):
+        size += len(piece)
+    assert size == SIZE
+    return SIZE / (time.perf_counter() - start)
+
+
+def _get_plainly(bucket: Bucket) -> float:
+    start = time.perf_counter()
+    size = 0
+    with bucket.open("plain", start=0, end=SIZE) as answer:
+        assert answer is not None
+        while piece := answer.read(len(BLOCK)):
+            size += len(piece)
+    assert size == SIZE
+    return SIZE / (time.perf_counter() - start)
+
+
+def post() -> Figure:
+    with over_s3() as (served, bucket):
+        # Before and after, since the disk under the server is slower after so much.
+        reference = _post_plainly(bucket)
+        _, value = _post(served)
+        reference = (reference + _post_plainly(bucket)) / 2
+        return Figure(value=value / 1e6, reference=reference / 1e6, unit="MB/s")
+
+
+def get() -> Figure:
+    with over_s3() as (served, bucket):
+        sha1, _ = _post(served)
+        _post_plainly(bucket)
+        values, references = zip(*((_get(served, sha1), _get_plainly(bucket)) for _ in range(5)), strict=True)
+        return Figure(value=sorted(values)[2] / 1e6, reference=sorted(references)[2] / 1e6, unit="MB/s")
+
+
+def memory() -> Figure:
+    """The store's peak, after one file has gone in and out, and that of a store over a directory."""
+
+    def peak(served: Served) -> float:
+        sha1, _ = _post(served)
+        _get(served, sha1)
+        status = Path(f"/proc/{served.pid}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) / 1024
+
+    with over_s3() as (served, _):
+        value = peak(served)
+    with tempfile.TemporaryDirectory(dir=Path.home()) as folder:
+        (Path(folder) / "data").mkdir()
+        with serve(Path(folder), f"--root={folder}/data") as served:
+            return Figure(value=value, reference=peak(served), unit="MiB")
+
+
+ROWS = [
+    Row(
+        name="store-s3-post-256MiB",
+        measure=post,
+        target=0.8,
+        better="higher",
+        why="sending the same parts to the same server, without hashing",
+    ),
+    Row(
+        name="store-s3-get-256MiB",
+        measure=get,
+        target=0.8,
+        better="higher",
+        why="reading the same bytes from the same server",
+    ),
+    Row(name="store-s3-memory", measure=memory, target=1.5, why="a store over a directory, doing the same"),
+]

@@ -1,0 +1,402 @@
+"""Two stores' files in one bucket of a real server."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from gpux.blobs import PUBLIC, Blob, HashConflictError, Keeper, QuotaError, Retention, Usage
+from gpux.hashes import FileHash
+from gpux.s3 import parts
+from gpux.s3.blobs import S3Blobs
+from gpux.s3.shelves import DYING, GONE, LIVE, ROTTEN
+
+DAY = 86_400.0
+TASK = {"task:t": None}
+FORGET = Retention(grace=DAY, unused=90 * DAY)
+
+
+class Clock:
+    """Time that moves when it is told to."""
+
+    ahead = 0.0
+
+    def __call__(self):
+        return time.time() + self.ahead
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def make(bucket, clock, tmp_path, monkeypatch):
+    # Parts as small as S3 has them.
+    monkeypatch.setattr(parts, "_PART", 5 << 20)
+
+    def build(**options):
+        return S3Blobs(bucket, clock=clock, spool=str(tmp_path), **{"settle": -5.0, **options})
+
+    return build
+
+
+@pytest.fixture
+def blobs(make):
+    return make()
+
+
+def put(blobs, content, namespace="a", references=TASK, *, public=False):
+    upload = blobs.begin(size=None)
+    try:
+        for take in (upload.write, upload.update_sha1, upload.update_sha256):
+            take(content)
+        return upload.commit(Keeper(namespace, references, public))
+    finally:
+        upload.abort()
+
+
+def get(blobs, content, namespace="a"):
+    opened = blobs.open(namespace, sha1(content))
+    return None if opened is None else b"".join(opened[1].read(0, opened[0].size))
+
+
+def sha1(content):
+    return FileHash("sha1", hashlib.sha1(content).hexdigest())
+
+
+def sha256(content):
+    return FileHash("sha256", hashlib.sha256(content).hexdigest())
+
+
+def blob(content):
+    return Blob(sha1(content).hex, sha256(content).hex, len(content))
+
+
+def keys(bucket, prefix):
+    return [found.key for found in bucket.listing(prefix)]
+
+
+def large(seed=1):
+    return bytes([seed]) + bytes(range(256)) * 4096 * 11
+
+
+def test_what_is_stored_by_one_is_read_by_the_other(make):
+    one, other = make(), make()
+    assert put(one, b"content") == (blob(b"content"), True)
+    assert get(other, b"content") == b"content"
+    found, opened = other.open("a", sha256(b"content"))
+    assert found == blob(b"content")
+    assert opened.file() is None
+    assert b"".join(opened.read(2, 5)) == b"nte"
+    assert list(opened.read(3, 3)) == []
+    assert put(other, b"content") == (blob(b"content"), False)
+    assert other.open("b", sha1(b"content")) is None
+    assert other.open("b", sha256(b"content")) is None
+    assert put(one, b"") == (blob(b""), True)
+    assert get(other, b"") == b""
+
+
+def test_parts(blobs, bucket, tmp_path):
+    content = large()
+    assert len(content) > 2 * parts._PART
+    assert put(blobs, content) == (blob(content), True)
+    assert get(blobs, content) == content
+    _, opened = blobs.open("a", sha1(content))
+    assert b"".join(opened.read(7, 6_000_000)) == content[7:6_000_000]
+    assert max(map(len, opened.read(0, len(content)))) <= 1 << 20
+    assert list(bucket.uploads("data/")) == []
+    # The same once more doesn't stay, and leaves no part behind.
+    assert put(blobs, content) == (blob(content), False)
+    assert len(keys(bucket, "data/")) == 1
+    assert list(bucket.uploads("data/")) == []
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_upload_that_ends_leaves_nothing(blobs, bucket):
+    upload = blobs.begin(size=None)
+    upload.write(large())
+    assert len(list(bucket.uploads("data/"))) == 1
+    upload.abort()
+    upload.abort()
+    assert list(bucket.uploads("data/")) == []
+    assert keys(bucket, "") == []
+    with pytest.raises(ValueError, match="has ended"):
+        upload.write(b"x")
+    with pytest.raises(ValueError, match="has ended"):
+        upload.commit(Keeper("a", TASK))
+
+
+def test_another_content_with_the_same_sha1_is_refused(blobs, bucket):
+    put(blobs, b"content")
+    upload = blobs.begin(size=None)
+    upload.write(b"another")
+    upload.update_sha1(b"content")
+    upload.update_sha256(b"another")
+    with pytest.raises(HashConflictError):
+        upload.commit(Keeper("a", {"task:u": None}))
+    upload.abort()
+    assert get(blobs, b"content") == b"content"
+    assert blobs.holders("task") == [("a", "t")]
+    assert len(keys(bucket, "data/")) == 1
+
+
+def test_the_same_at_once_from_many_is_stored_once(make, bucket):
+    stores = [make(), make()]
+    together = threading.Barrier(6)
+
+    def upload(number):
+        together.wait()
+        return put(stores[number % 2], large(), references={f"task:{number}": None})[1]
+
+    with ThreadPoolExecutor(6) as pool:
+        new = list(pool.map(upload, range(6)))
+    assert new.count(True) == 1
+    assert get(stores[0], large()) == large()
+    assert len(keys(bucket, "data/")) == 1
+    assert {task for _, task in stores[1].holders("task")} == set("012345")
+
+
+def test_public_files_have_a_second_entry_of_the_same_bytes(blobs, bucket):
+    put(blobs, b"content", public=True)
+    assert get(blobs, b"content", PUBLIC) == b"content"
+    assert len(keys(bucket, "data/")) == 1
+    blobs.drop("task:t", namespace="a")
+    blobs._shelves.clock.ahead = 2 * DAY
+    assert blobs.sweep(FORGET).entries == 1
+    assert get(blobs, b"content") is None
+    assert get(blobs, b"content", PUBLIC) == b"content"
+    blobs.drop("task:t")
+    blobs._shelves.clock.ahead = 4 * DAY
+    assert blobs.sweep(FORGET).objects == 1
+    assert keys(bucket, "data/") == []
+
+
+def test_quotas_count_what_is_referred_to(make, bucket):
+    one, other = make(), make()
+    limited = {"task:t": 10, "owner:o": 15}
+    put(one, b"1234567", references=limited)
+    with pytest.raises(QuotaError, match="the task t may keep 10 bytes"):
+        put(other, b"7654321", references=limited)
+    assert other.open("a", sha1(b"7654321")) is None
+    assert [found.references for found in other.entries("a", limit=9)] == [["owner:o", "task:t"]]
+    # What is there costs nothing, and what fits is taken to the last byte.
+    put(other, b"1234567", references=limited)
+    put(other, b"123", references=limited)
+    put(other, b"", references=limited)
+    with pytest.raises(QuotaError, match="the owner o may keep 15 bytes"):
+        one.refer(Keeper("a", {"owner:o": 15}), [put(one, b"another", references=TASK | {"task:u": None})[0]])
+    assert [found.blob.size for found in one.entries("a", references=["owner:o"], limit=9)].count(7) == 1
+    # Another namespace's task of that name is another.
+    put(one, b"1234567890", "b", {"task:t": 10})
+
+
+def test_two_stores_at_once_cannot_both_have_the_last_bytes(make):
+    stores = [make(), make()]
+    together = threading.Barrier(4)
+
+    def upload(number):
+        together.wait()
+        try:
+            put(stores[number % 2], b"1234567" + bytes([number]), references={"task:t": 10})
+        except QuotaError:
+            return 0
+        return 1
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(upload, range(4))) <= 1
+    left = sum(found.size for found in stores[0]._shelves.references("a", "task:t"))
+    assert left <= 10
+
+
+def test_references_can_be_made_and_ended(make):
+    one, other = make(), make()
+    put(one, b"content")
+    keeper = Keeper("a", {"keep:report": None})
+    other.refer(keeper, [blob(b"content"), blob(b"content")])
+    with pytest.raises(KeyError):
+        other.refer(Keeper("a", {"keep:other": None}), [blob(b"content"), blob(b"nothing")])
+    assert other.holders("keep") == [("a", "report")]
+    assert one.entries("a", limit=9)[0].references == ["keep:report", "task:t"]
+    assert one.drop("task:t") == 1
+    assert one.drop("task:t") == 0
+    assert other.drop("keep:report", namespace="b") == 0
+    assert other.drop("keep:report", namespace="a") == 1
+
+
+def test_entries_come_in_pages(blobs):
+    contents = [str(number).encode() for number in range(7)]
+    for number, content in enumerate(contents):
+        put(blobs, content, references={f"task:{number % 2}": None})
+    names = sorted(sha1(content).hex for content in contents)
+    first = blobs.entries("a", limit=4)
+    assert [entry.blob.sha1 for entry in first] == names[:4]
+    rest = blobs.entries("a", after=names[3], limit=4)
+    assert [entry.blob.sha1 for entry in rest] == names[4:]
+    even = blobs.entries("a", references=["task:0", "task:9"], limit=9)
+    assert [entry.blob.sha1 for entry in even] == sorted(sha1(content).hex for content in contents[::2])
+    assert blobs.entries("b", limit=9) == []
+
+
+# -------------------------------------------------------------------------------------------------------------- sweep
+
+
+def test_the_sweep_takes_what_nothing_refers_to_after_a_grace(make, bucket, clock):
+    bucket.check()
+    one, other = make(), make()
+    put(one, b"needed", references={"task:u": None})
+    put(one, b"content")
+    clock.ahead = 5 * DAY
+    one.drop("task:t")
+    assert one.sweep(FORGET) == (0, 0, 0, 0)
+    clock.ahead += 2 * DAY
+    assert one.sweep(FORGET) == (0, 1, 1, 7)
+    assert other.sweep(FORGET) == (0, 0, 0, 0), "another store's turn"
+    assert one.open("a", sha1(b"content")) is None
+    assert one.usage() == Usage(1, 6)
+    assert one.open("a", sha256(b"content")) is None
+    clock.ahead += 8 * DAY
+    one.sweep(FORGET)
+    assert keys(bucket, "hashes/") == [f"hashes/a/{sha256(b'needed').hex}"]
+    assert keys(bucket, "entries/") == [f"entries/a/{sha1(b'needed').hex}"]
+    assert get(one, b"needed") == b"needed"
+    # And it can come again.
+    assert put(other, b"content")[1]
+    assert get(one, b"content") == b"content"
+
+
+def test_on_a_service_that_cannot_remove_on_a_condition_the_entry_stays_as_gone(make, bucket, clock):
+    assert not bucket.removes
+    blobs = make()
+    put(blobs, b"content")
+    blobs.drop("task:t")
+    clock.ahead = 2 * DAY
+    assert blobs.sweep(FORGET).objects == 1
+    clock.ahead = 20 * DAY
+    blobs.sweep(FORGET)
+    assert blobs._shelves.read("a", sha1(b"content").hex).entry.state == GONE
+    assert blobs.open("a", sha256(b"content")) is None
+    assert blobs.entries("a", limit=9) == []
+    assert put(blobs, b"content") == (blob(b"content"), True)
+    assert get(blobs, b"content") == b"content"
+
+
+def test_owners_lose_what_they_do_not_use(make, clock):
+    blobs = make()
+    put(blobs, b"content", references={"owner:o": None, "keep:k": None})
+    put(blobs, b"used", references={"owner:o": None})
+    clock.ahead = 80 * DAY
+    assert get(blobs, b"used") == b"used"
+    clock.ahead = 100 * DAY
+    assert blobs.sweep(FORGET).references == 1
+    assert blobs.sweep(Retention(grace=DAY, unused=None)) == (0, 0, 0, 0)
+    assert {tuple(entry.references) for entry in blobs.entries("a", limit=9)} == {("keep:k",), ("owner:o",)}
+
+
+@pytest.mark.parametrize("moment", ["marked", "looked"])
+def test_an_upload_that_meets_the_sweep_keeps_its_bytes(make, bucket, clock, monkeypatch, moment):
+    """Whether the bytes come again right after the entry is marked, or right after the last look for references."""
+    bucket.check()
+    # Contents that come while it sweeps are told by their age.
+    one, other = make(settle=3600.0), make()
+    put(one, b"content")
+    one.drop("task:t")
+    clock.ahead = 2 * DAY
+    shelves = one._shelves
+    write, references = shelves.write, shelves.references
+    looks = 0
+
+    def marking(namespace, sha1, entry, *, match):
+        etag = write(namespace, sha1, entry, match=match)
+        if entry.state == DYING and moment == "marked":
+            put(other, b"content", references={"task:u": None})
+        return etag
+
+    def looking(namespace, name=None):
+        nonlocal looks
+        found = list(references(namespace, name))
+        looks += 1
+        if looks == 2 and moment == "looked":
+            put(other, b"content", references={"task:u": None})
+        return iter(found)
+
+    monkeypatch.setattr(shelves, "write", marking)
+    monkeypatch.setattr(shelves, "references", looking)
+    one.sweep(FORGET)
+    monkeypatch.undo()
+    assert get(other, b"content") == b"content"
+    one.sweep(FORGET)
+    assert get(other, b"content") == b"content"
+    assert other.open("a", sha256(b"content")) is not None
+    assert one._shelves.read("a", sha1(b"content").hex).entry.state == LIVE
+
+
+def test_a_sweep_that_ended_midway_is_taken_up(make, bucket, clock):
+    blobs = make()
+    for content in (b"kept", b"not kept"):
+        put(blobs, content, references={f"task:{content.decode()[:4]}": None})
+        seen = blobs._shelves.read("a", sha1(content).hex)
+        blobs._shelves.write("a", sha1(content).hex, seen.entry._replace(state=DYING), match=seen.etag)
+    blobs.drop("task:not ")
+    assert get(blobs, b"kept") == b"kept", "marked is not gone"
+    clock.ahead = 2 * DAY
+    assert blobs.sweep(FORGET).entries == 1
+    assert blobs._shelves.read("a", sha1(b"kept").hex).entry.state == LIVE
+    assert blobs.open("a", sha1(b"not kept")) is None
+
+
+def test_the_sweep_takes_what_crashes_left_and_only_when_it_is_old(make, bucket):
+    put(make(), b"content")
+    bucket.put("data/" + "1" * 32, b"completed, but entered nowhere")
+    bucket.put(f"refs/a/task:x/{'2' * 40}.5", b"")
+    bucket.begin("data/" + "3" * 32)
+    assert make(settle=3600.0, abandoned=3600.0).sweep(FORGET) == (0, 0, 0, 0)
+    bucket.delete("leases/sweep")
+    assert len(list(bucket.uploads("data/"))) == 1
+    assert make(abandoned=-5.0).sweep(FORGET) == (1, 0, 1, 30)
+    assert list(bucket.uploads("data/")) == []
+    assert len(keys(bucket, "data/")) == len(keys(bucket, "refs/")) == 1
+
+
+# -------------------------------------------------------------------------------------------------------------- scrub
+
+
+def test_the_scrub_finds_what_has_rotted_and_an_upload_mends_it(make, bucket, clock):
+    blobs = make()
+    for content in (b"content", b"sound", b"", b"missing"):
+        put(blobs, content)
+    broken = f"data/{blobs._shelves.read('a', sha1(b'content').hex).entry.data}"
+    bucket.put(broken, b"c0ntent")
+    bucket.delete(f"data/{blobs._shelves.read('a', sha1(b'missing').hex).entry.data}")
+    read = []
+    found = blobs.scrub(every=DAY, pause=lambda size: not read.append(size))
+    assert (found.objects, found.quarantined, found.unreadable) == (3, 1, 1)
+    assert sum(read) == 12
+    assert blobs.scrub(every=DAY, pause=lambda _: True) == (0, 0, 0, 0)
+    assert blobs._shelves.read("a", sha1(b"content").hex).entry.state == ROTTEN
+    assert blobs.open("a", sha1(b"content")) is None
+    assert blobs.open("a", sha1(b"missing")) is None
+    assert blobs.sweep(FORGET).objects == 0, "what has rotted is kept to be looked at"
+    for content in (b"content", b"missing"):
+        put(blobs, content)
+        assert get(blobs, content) == content
+    clock.ahead = 2 * DAY
+    assert blobs.scrub(every=DAY, pause=lambda _: True).objects == 4
+
+
+def test_a_scrub_that_ended_midway_goes_on(make, bucket):
+    blobs = make()
+    for number in range(5):
+        put(blobs, bytes([number]))
+    read = []
+
+    def pause(size):
+        read.append(size)
+        return len(read) < 3
+
+    assert blobs.scrub(every=DAY, pause=pause).objects == 2
+    assert blobs.scrub(every=DAY, pause=lambda _: True).objects == 5
