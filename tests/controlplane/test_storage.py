@@ -151,8 +151,16 @@ def test_unused_storage_is_announced_and_goes_unless_it_is_kept(cluster, stack):
         "opengpu.network/expires-at" in claim["metadata"]["annotations"]
         for claim in claims(cluster, "opengpu.network/owner")
     )
+    # A pod that is there would keep its claim, and the garbage collector is in no hurry with theirs.
+    for name in ("ask", "bobs"):
+        path, suspended = f"{OGT.format(cluster.namespace)}/{name}", {"spec": {"suspend": True}}
+        assert cluster.api.request("PATCH", path, suspended, content=MERGE)[0] == 200
+    pods = f"/api/v1/namespaces/{cluster.namespace}/pods"
+    eventually(lambda: not cluster.api.request("GET", pods)[1]["items"], within=60, otherwise=stack.logs)
+    stack.operator.stop()
     for name in ("ask", "bobs"):
         assert cluster.api.request("DELETE", f"{OGT.format(cluster.namespace)}/{name}")[0] == 200
+    stack.operator.start()
     eventually(
         lambda: (
             [claim["metadata"]["name"] for claim in claims(cluster, "opengpu.network/owner")]
