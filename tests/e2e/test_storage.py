@@ -112,10 +112,11 @@ class TestOwners:
     ) -> None:
         operator.apply(namespace, run("writes", probe, "echo hers > /gpux_usr/note", owner="alice"))
         operator.answer(namespace, "writes")
+        job = operator.task(namespace, "writes")["status"]["jobId"]
         operator.kubectl("-n", namespace, "delete", "ogt", "writes", "--timeout=60s")
         until(
             "the task's own claims to go",
-            lambda: [claim["metadata"]["name"][:4] for claim in claims(operator, namespace)] == ["usr-"],
+            lambda: not [claim for claim in claims(operator, namespace) if job in claim["metadata"]["name"]],
             timeout=60,
         )
         operator.apply(namespace, run("reads", probe, "cat /gpux_usr/note", owner="alice"))
