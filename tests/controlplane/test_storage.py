@@ -21,7 +21,8 @@ CLAIMS = "/api/v1/namespaces/{}/persistentvolumeclaims"
 VOLUMES = "/api/v1/persistentvolumes"
 CLASSES = "/apis/storage.k8s.io/v1/storageclasses"
 #: Only where nothing lasts may days be seconds.
-POLICY = {"user": {"size": "1Gi", "storageClass": "disk", "unusedSeconds": 2, "graceSeconds": 3}}
+UNUSED = 2
+POLICY = {"user": {"size": "1Gi", "storageClass": "disk", "unusedSeconds": UNUSED, "graceSeconds": 3}}
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,8 @@ def disk(api):
 def stack(kubeconfig, namespace, disk, tmp_path):
     """An operator that sees this test's namespace alone."""
     settings: dict[str, Any] = {"namespaces": {"watch": [namespace]}}
-    storage = {"user": {"size": "1Gi", "storageClass": disk}, "job": {"size": "1Gi", "storageClass": disk}}
+    size = {"size": "1Gi", "storageClass": disk}
+    storage = {"user": size, "job": size, "quota": {"jobBytes": "64Ki", "ownerBytes": "1Mi"}}
     with running(Stack(tmp_path, kubeconfig, **settings, storage=storage)) as started:
         yield started
 
@@ -144,15 +146,21 @@ def test_unused_storage_is_announced_and_goes_unless_it_is_kept(cluster, stack):
     assert cluster.api.request("PATCH", kept, keep, content=MERGE)[0] == 200
     stack.restart_operator(storage=POLICY)
     # Both are in use, however old they are by the policy.
-    time.sleep(
-        POLICY["user"]["unusedSeconds"] + 1
-    )  # nothing tells that a moment passed in which nothing was to happen
+    time.sleep(UNUSED + 1)  # nothing tells that a moment has passed in which nothing was to happen
     assert not any(
         "opengpu.network/expires-at" in claim["metadata"]["annotations"]
         for claim in claims(cluster, "opengpu.network/owner")
     )
+    # A pod that is there would keep its claim, and the garbage collector is in no hurry with theirs.
+    for name in ("ask", "bobs"):
+        path, suspended = f"{OGT.format(cluster.namespace)}/{name}", {"spec": {"suspend": True}}
+        assert cluster.api.request("PATCH", path, suspended, content=MERGE)[0] == 200
+    pods = f"/api/v1/namespaces/{cluster.namespace}/pods"
+    eventually(lambda: not cluster.api.request("GET", pods)[1]["items"], within=60, otherwise=stack.logs)
+    stack.operator.stop()
     for name in ("ask", "bobs"):
         assert cluster.api.request("DELETE", f"{OGT.format(cluster.namespace)}/{name}")[0] == 200
+    stack.operator.start()
     eventually(
         lambda: (
             [claim["metadata"]["name"] for claim in claims(cluster, "opengpu.network/owner")]
@@ -201,7 +209,7 @@ def test_a_volume_goes_with_the_claim_of_its_task_and_an_owners_doesnt(cluster, 
         cluster.api.request("DELETE", f"{VOLUMES}/{name}")
 
 
-def test_the_store_lets_go_of_tasks_that_were_deleted_while_no_operator_ran(cluster, stack):
+def test_the_store_has_quotas_and_lets_go_of_tasks_that_were_deleted_while_no_operator_ran(cluster, stack):
     cluster.source()
     tokens = {}
     for name in ("gone", "stays"):
@@ -210,7 +218,9 @@ def test_the_store_lets_go_of_tasks_that_were_deleted_while_no_operator_ran(clus
         (secret,) = (item for item in children if "token" in item["data"])
         tokens[task["metadata"]["uid"]] = decode(secret["data"]["token"])
     for token in tokens.values():
-        assert stack.ask_store("POST", "/v1/files", token, {"kept": token})[0] in {200, 201}
+        assert stack.ask_store("POST", "/v1/files", token, f"{token} {'x' * 50_000}")[0] in {200, 201}
+        status, answer = stack.ask_store("POST", "/v1/files", token, f"{token} {'y' * 20_000}")
+        assert (status, "quota" in answer) == (507, True), answer
     key = (stack.directory / "key").read_text().encode()
     operator = sign(key, {"scope": "operator", "namespace": "", "task": "", "exp": int(time.time()) + 600})
 

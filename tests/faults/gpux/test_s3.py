@@ -26,11 +26,11 @@ from tests.faults.gpux.processes import (
     SOURCE,
     Process,
     accepts,
-    free_port,
     rss_kib,
     token,
     wait_for,
 )
+from tests.support.ports import free_port
 from tests.support.s3 import s3_server
 
 pytestmark = pytest.mark.faults

@@ -159,6 +159,7 @@ def test_reasons_that_are_named_exist(page: str) -> None:
         "Complete",
         "Failed",
         "Shared",
+        "StorageSized",
     }
     others |= {"OpenGPUSource", "OpenGPUTask"}
     named = set(re.findall(r"`([A-Z][a-z]+(?:[A-Z][A-Za-z]*)*)(?::[^`]*)?`", (ROOT / page).read_text()))

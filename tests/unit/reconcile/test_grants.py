@@ -16,7 +16,7 @@ BOTH = QuotaSettings(job_bytes="1Gi", owner_bytes="2G")
 
 def claims(quota: QuotaSettings, *, owner: str | None = None, **annotations: str) -> dict[str, Any]:
     namespace = {"metadata": {"annotations": annotations}} if annotations else None
-    spec = {"owner": owner} if owner else {}
+    spec: dict[str, Any] = {"owner": owner} if owner else {}
     return of_job(task(**spec), namespace=namespace, quota=quota, ends=NOW + timedelta(seconds=0.5))
 
 

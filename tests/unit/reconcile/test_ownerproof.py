@@ -41,7 +41,7 @@ def judge(
     later: float = 0,
 ) -> str | None:
     """Return the reason and message of the refusal."""
-    spec = {"owner": owner} | ({"ownerProof": given} if given else {}) if owner else {}
+    spec: dict[str, Any] = {"owner": owner} | ({"ownerProof": given} if given else {}) if owner else {}
     now = NOW + timedelta(seconds=later)
     try:
         check(task(**spec), digest=digest, cluster="here", required=required, now=now)

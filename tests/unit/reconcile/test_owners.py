@@ -22,7 +22,7 @@ from tests.unit.reconcile.builders import NOW, at, task
 from tests.unit.reconcile.fakes import ApiServer, Clock, Events
 
 HOUR, DAY = 3600, 24 * 3600
-POLICY = {"size": "20Gi", "unusedSeconds": 30 * DAY, "graceSeconds": 7 * DAY}
+POLICY: dict[str, Any] = {"size": "20Gi", "unusedSeconds": 30 * DAY, "graceSeconds": 7 * DAY}
 NAME = user_volume("team", "alice", "cpu")
 
 
@@ -31,6 +31,7 @@ class World:
 
     def __init__(self, **user: Any) -> None:
         self.api, self.clock, self.events = ApiServer(), Clock(), Events()
+        self.deaths = 0
         self.settings = StorageSettings.model_validate({"user": {**POLICY, **user}})
         labels = {MANAGED_BY: MANAGER, OWNER: owner_value("alice")}
         metadata = {
@@ -69,13 +70,14 @@ class World:
                 {"type": "Complete", "status": "True", "lastTransitionTime": at(finished)}
             ]
             status["times"] = {"finished": at(finished)}
-        metadata = {"name": name, "namespace": "team", "uid": f"uid-{name}"}
+        metadata = {"name": name, "namespace": "team", "uid": f"uid-{name}-{self.deaths}"}
         self.api.put(
             TASK,
             {"metadata": metadata, "spec": {"owner": owner, "sourceRef": {"name": "ocr"}}, "status": status},
         )
 
     def delete(self, name: str = "ask") -> None:
+        self.deaths += 1
         gone = self.api.objects.pop((TASK, "team", name))
         self.cache.drop(TASK, "team", name, gone["metadata"]["uid"])
 
@@ -85,8 +87,8 @@ class World:
         self.api.show(self.cache)
         return await self.storage.reconcile("team", NAME)
 
-    @property
-    def there(self) -> bool:
+    def has(self) -> bool:
+        """Whether the claim is there."""
         return (PVC, "team", NAME) in self.api.objects
 
     @property
@@ -165,10 +167,10 @@ async def test_what_nobody_uses_is_announced_and_removed_after_the_grace_period(
     assert world.events.reasons == ["StorageExpires"]
     assert at(37 * DAY) in world.events.messages[0]
     assert await world.look(7 * DAY - 1) == 1
-    assert world.there
+    assert world.has()
     world.restart()
     assert await world.look(1) is None
-    assert not world.there
+    assert not world.has()
     assert world.events.reasons == ["StorageExpires", "StorageRemoved"]
 
 
@@ -176,7 +178,7 @@ async def test_an_operator_that_was_away_still_grants_the_whole_grace_period():
     world = World()
     assert await world.look(365 * DAY) == 7 * DAY
     assert world.annotations[EXPIRES_AT] == at(372 * DAY)
-    assert world.there
+    assert world.has()
 
 
 async def test_use_calls_a_removal_off():
@@ -188,7 +190,7 @@ async def test_use_calls_a_removal_off():
     assert world.events.reasons == ["StorageExpires", "StorageKept"]
     world.task(finished=31 * DAY + 90)
     assert await world.look(120) == 30 * DAY - 30
-    assert world.there
+    assert world.has()
 
 
 async def test_what_is_kept_never_goes():
@@ -201,7 +203,7 @@ async def test_what_is_kept_never_goes():
     assert EXPIRES_AT in world.annotations
     world.annotate(**{KEEP: "true"})
     await world.look(365 * DAY)
-    assert world.there
+    assert world.has()
     assert EXPIRES_AT not in world.annotations
 
 
@@ -211,7 +213,7 @@ async def test_without_a_policy_nothing_goes_and_what_was_announced_is_called_of
     world.settings = StorageSettings()
     world.restart()
     assert await world.look(365 * DAY) is None
-    assert world.there
+    assert world.has()
     assert EXPIRES_AT not in world.annotations
 
 
@@ -238,7 +240,7 @@ async def test_a_task_that_no_watch_has_shown_keeps_it():
     world = await due()
     world.task()
     assert await world.storage.reconcile("team", NAME) == HOUR
-    assert world.there
+    assert world.has()
     assert world.annotations[LAST_USED_AT] == at(37 * DAY)
 
 
@@ -252,7 +254,7 @@ async def test_a_pod_of_somebody_else_keeps_it_while_it_runs(phase, stays):
     pod = {"metadata": {"name": "shell", "namespace": "team"}, "spec": {"volumes": volumes}}
     world.api.put(POD, pod | {"status": {"phase": phase}})
     await world.storage.reconcile("team", NAME)
-    assert world.there is stays
+    assert world.has() is stays
 
 
 @pytest.mark.parametrize("kind", ["OpenGPUTask", "Pod"])
@@ -261,16 +263,16 @@ async def test_a_failed_read_removes_nothing(kind):
     world.api.refusals["list", kind] = Unavailable("no answer")
     with pytest.raises(Unavailable):
         await world.storage.reconcile("team", NAME)
-    assert world.there
+    assert world.has()
 
 
 async def test_what_changed_since_it_was_judged_is_judged_again():
     world = await due()
     world.annotate(**{KEEP: "true"})
     assert await world.storage.reconcile("team", NAME) == 1
-    assert world.there
+    assert world.has()
     await world.look()
-    assert world.there
+    assert world.has()
 
 
 async def test_a_change_in_the_last_moment_keeps_it():
@@ -285,7 +287,7 @@ async def test_a_change_in_the_last_moment_keeps_it():
     world.api.list = then_keep  # type: ignore[method-assign]
     with pytest.raises(ConflictError):
         await world.storage.reconcile("team", NAME)
-    assert world.there
+    assert world.has()
 
 
 async def test_a_claim_that_is_no_owners_or_on_its_way_out_is_left_alone():
@@ -303,7 +305,8 @@ async def test_a_claim_that_is_no_owners_or_on_its_way_out_is_left_alone():
 async def fit(world: World, wanted: str | None) -> dict[str, Any]:
     """Have a task ask for a size; return the condition that says why it doesn't get it."""
     world.api.show(world.cache)
-    asking = task(owner="alice", **({"storage": {"userSize": wanted}} if wanted else {}))
+    spec: dict[str, Any] = {"storage": {"userSize": wanted}} if wanted else {}
+    asking = task(owner="alice", **spec)
     asking.status.environment = Environment.CPU
     draft = Draft(status=asking.status, generation=1, now=NOW)
     await world.storage.fit(asking, draft)
