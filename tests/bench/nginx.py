@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tests.bench.transfer import reachable
-from tests.support.stack import eventually, free_port
+from tests.support.ports import free_port
+from tests.support.stack import eventually
 
 _CONFIGURATION = """
 daemon off;
