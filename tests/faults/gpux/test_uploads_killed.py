@@ -85,7 +85,8 @@ def test_what_is_acknowledged_is_there(lab, worker_python, measured):
     lab.wait_for_worker()
     lab.start_agent()
     draw = random.Random(SEED)
-    files, attempts = contents(), []
+    files = contents()
+    attempts: list[str] = []
     start = time.monotonic()
     with ThreadPoolExecutor(UPLOADS) as pool, ThreadPoolExecutor(1) as caller:
         calls = [caller.submit(call, lab, number, attempts) for number in range(CALLS)]
