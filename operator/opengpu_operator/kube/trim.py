@@ -15,6 +15,7 @@ from opengpu_operator.api.labels import COMPONENT, GROUP, MANAGED_BY, TASK_UID
 from opengpu_operator.kube.kinds import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
+    HTTP_ROUTE,
     JOB,
     NAMESPACE,
     NODE,
@@ -160,6 +161,17 @@ def job(obj: Mapping[str, Any]) -> Object:
     return _parts(obj, spec=pick(obj.get("spec"), "suspend"), status=kept)
 
 
+def http_route(obj: Mapping[str, Any]) -> Object:
+    """Keep why a Gateway doesn't take a route, if one doesn't."""
+    refused = [
+        pick(condition, "type", "status", "reason", "message")
+        for parent in (obj.get("status") or {}).get("parents") or ()
+        for condition in parent.get("conditions") or ()
+        if condition["type"] in {"Accepted", "ResolvedRefs"} and condition["status"] == "False"
+    ]
+    return _parts(obj, status={"refused": refused} if refused else {})
+
+
 def controller_revision(obj: Mapping[str, Any]) -> Object:
     """Keep a revision's number; its data is read from the API server when it is needed."""
     return _parts(obj) | pick(obj, "revision")
@@ -189,6 +201,7 @@ _TRIMS: Final[dict[Kind, Trim]] = {
     DEPLOYMENT: deployment,
     JOB: job,
     CONTROLLER_REVISION: controller_revision,
+    HTTP_ROUTE: http_route,
     NODE: node,
     NAMESPACE: namespace,
 }
