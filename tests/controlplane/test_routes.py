@@ -89,6 +89,27 @@ def change(cluster, **spec):
     assert status == 200, body
 
 
+def accept(cluster, route, *, accepted):
+    """Say of a route what a Gateway's controller says of it."""
+    condition = {
+        "type": "Accepted",
+        "status": str(accepted),
+        "reason": "Accepted" if accepted else "NotAllowedByListeners",
+        "message": "played by the test",
+        "lastTransitionTime": "2026-01-01T00:00:00Z",
+    }
+    parent = {
+        "parentRef": {"name": "public"},
+        "controllerName": "example.org/gateway",
+        "conditions": [condition],
+    }
+    path = f"{HTTP_ROUTES.format(cluster.namespace)}/{route['metadata']['name']}/status"
+    status, body = cluster.api.request(
+        "PATCH", path, {"status": {"parents": [parent]}}, content=MERGE, fieldValidation="Strict"
+    )
+    assert status == 200, body
+
+
 def urls(cluster):
     return [entry["port"] for entry in cluster.get(OGT, "ask")["status"].get("urls", [])]
 
@@ -235,6 +256,11 @@ def test_httproutes_wait_for_the_gateway_api_and_are_kept_up(clustered, gateway_
         (9000, "kubernetes.io/h2c")
     ]
     assert not routed(cluster, INGRESSES, uid)
+    accept(cluster, route, accepted=False)
+    cluster.until(OGT, "ask", "Routed", status="False", reason="RouteNotAccepted")
+    assert "NotAllowedByListeners" in cluster.condition(OGT, "ask", "Routed")["message"]
+    accept(cluster, route, accepted=True)
+    cluster.until(OGT, "ask", "Routed", status="True", reason="Routed")
     # The watch, which began after the operator: what is deleted by hand is made again, what isn't asked for goes.
     path = HTTP_ROUTES.format(cluster.namespace)
     cluster.api.request("DELETE", f"{path}/{route['metadata']['name']}")

@@ -93,6 +93,7 @@ class Reason(StrEnum):
     PORT_NOT_ROUTED = "PortNotRouted"
     PORT_OPTION_IGNORED = "PortOptionIgnored"
     GATEWAY_API_MISSING = "GatewayApiMissing"
+    ROUTE_NOT_ACCEPTED = "RouteNotAccepted"
     LINKS = "Links"
     PUBLIC = "Public"
     CAPPED = "Capped"

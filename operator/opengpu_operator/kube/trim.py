@@ -15,6 +15,7 @@ from opengpu_operator.api.labels import COMPONENT, GROUP, MANAGED_BY, OWNER, TAS
 from opengpu_operator.kube.kinds import (
     CONTROLLER_REVISION,
     DEPLOYMENT,
+    HTTP_ROUTE,
     JOB,
     NAMESPACE,
     NODE,
@@ -180,6 +181,17 @@ def storage_class(obj: Mapping[str, Any]) -> Object:
     return {"metadata": _metadata(obj), **pick(obj, "reclaimPolicy", "allowVolumeExpansion")}
 
 
+def http_route(obj: Mapping[str, Any]) -> Object:
+    """Keep why a Gateway doesn't take a route, if one doesn't."""
+    refused = [
+        pick(condition, "type", "status", "reason", "message")
+        for parent in (obj.get("status") or {}).get("parents") or ()
+        for condition in parent.get("conditions") or ()
+        if condition["type"] in {"Accepted", "ResolvedRefs"} and condition["status"] == "False"
+    ]
+    return _parts(obj, status={"refused": refused} if refused else {})
+
+
 def controller_revision(obj: Mapping[str, Any]) -> Object:
     """Keep a revision's number; its data is read from the API server when it is needed."""
     return _parts(obj) | pick(obj, "revision")
@@ -211,6 +223,7 @@ _TRIMS: Final[dict[Kind, Trim]] = {
     PVC: claim,
     STORAGE_CLASS: storage_class,
     CONTROLLER_REVISION: controller_revision,
+    HTTP_ROUTE: http_route,
     NODE: node,
     NAMESPACE: namespace,
 }

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 from opengpu_operator.api.reasons import Reason
 from opengpu_operator.desired.findings import JobFinding
@@ -28,6 +29,19 @@ def routing(objects: JobObjects) -> Routing | None:
     if ignored:
         return Routing(status=True, reason=Reason.PORT_OPTION_IGNORED, message=ignored)
     return Routing(status=True, reason=Reason.ROUTED, message="")
+
+
+def as_seen(wanted: Routing | None, routes: Iterable[Mapping[str, Any]]) -> Routing | None:
+    """Return the condition by what became of the job's HTTPRoutes: their Gateway may not take them."""
+    refused = {
+        f"{condition.get('reason')}: {condition.get('message', '')}": None
+        for route in routes
+        for condition in route.get("status", {}).get("refused", ())
+    }
+    if not refused or wanted is None or not wanted.status:
+        return wanted
+    message = f"the Gateway doesn't take every route: {'; '.join(refused)}"
+    return Routing(status=False, reason=Reason.ROUTE_NOT_ACCEPTED, message=message)
 
 
 def _said(objects: JobObjects, reason: JobFinding) -> str:

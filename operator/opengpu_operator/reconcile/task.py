@@ -48,6 +48,7 @@ from opengpu_operator.kube.gateway import Gateway
 from opengpu_operator.kube.kinds import (
     DEPLOYMENT,
     ENDPOINT_SLICE,
+    HTTP_ROUTE,
     JOB,
     NAMESPACE,
     NODE,
@@ -73,7 +74,7 @@ from opengpu_operator.reconcile.calls import Calls
 from opengpu_operator.reconcile.children import ROUTES, Children, spec_hash
 from opengpu_operator.reconcile.draft import Draft
 from opengpu_operator.reconcile.owners import OwnerStorage
-from opengpu_operator.reconcile.routing import Routing, routing
+from opengpu_operator.reconcile.routing import Routing, as_seen, routing
 from opengpu_operator.reconcile.status import StatusWriter
 from opengpu_operator.reconcile.translations import Translations
 from opengpu_operator.reconcile.tunnels import Tunnels
@@ -365,10 +366,9 @@ class TaskReconciler:
         draft.set(ConditionType.SOURCE_RESOLVED, status=True, reason=Reason.FETCHED, message=plan.digest)
         task.status.urls = list(plan.urls)
         task.status.gpus = plan.gpus
-        if (routing := plan.routing) is not None:
-            draft.set(
-                ConditionType.ROUTED, status=routing.status, reason=routing.reason, message=routing.message
-            )
+        seen = as_seen(plan.routing, (route for _, route in self._cache.children(uid, HTTP_ROUTE)))
+        if seen is not None:
+            draft.set(ConditionType.ROUTED, status=seen.status, reason=seen.reason, message=seen.message)
         elif self._settings.routes.domain is None:
             draft.set(
                 ConditionType.ROUTED,

@@ -10,6 +10,7 @@ from opengpu_operator.kube.kinds import (
     CONFIG_MAP,
     CONTROLLER_REVISION,
     DEPLOYMENT,
+    HTTP_ROUTE,
     JOB,
     NAMESPACE,
     NODE,
@@ -168,6 +169,23 @@ def test_of_a_deployment_only_why_its_pods_are_refused():
     assert trim(DEPLOYMENT, {"metadata": METADATA, "status": {"conditions": [CONDITION]}}) == {
         "metadata": KEPT
     }
+
+
+def test_of_an_httproute_only_why_its_gateway_does_not_take_it():
+    taken = {"type": "Accepted", "status": "True", "reason": "Accepted", "message": ""}
+    refused = {"type": "Accepted", "status": "False", "reason": "NotAllowedByListeners", "message": "no"}
+    other = {"type": "Programmed", "status": "False", "reason": "Pending"}
+
+    def kept(*conditions):
+        when = {"lastTransitionTime": "2026-01-01T00:00:00Z"}
+        parent = {"parentRef": {"name": "public"}, "conditions": [{**entry, **when} for entry in conditions]}
+        return trim(
+            HTTP_ROUTE, {"metadata": METADATA, "spec": {"rules": []}, "status": {"parents": [parent]}}
+        )
+
+    assert "status" not in kept(taken, other)
+    assert kept(refused, other)["status"] == {"refused": [refused]}
+    assert trim(HTTP_ROUTE, {"metadata": METADATA}) == kept(taken)
 
 
 def test_a_job():

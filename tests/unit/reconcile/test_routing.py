@@ -4,7 +4,7 @@ import pytest
 
 from opengpu_operator.api.translation import Port
 from opengpu_operator.desired.job import build
-from opengpu_operator.reconcile.routing import routing
+from opengpu_operator.reconcile.routing import as_seen, routing
 from tests.support.jobs import context, service, settings, translation, worker
 
 HASH = "0a" * 32
@@ -43,6 +43,20 @@ def test_an_option_without_effect_is_said_of_a_port_that_is_reached(ports):
     assert found is not None
     assert (found.status, found.reason) == (True, "PortOptionIgnored")
     assert "maxBodySize of port 80" in found.message
+
+
+def test_a_gateway_may_not_take_a_route():
+    reason = {"type": "Accepted", "status": "False", "reason": "NotAllowedByListeners", "message": "no"}
+    refused = {"metadata": {"name": "a"}, "status": {"refused": [reason]}}
+    wanted = said(80)
+    assert as_seen(wanted, [{"metadata": {"name": "a"}}]) == wanted
+    found = as_seen(wanted, [refused, refused])
+    assert found is not None
+    assert (found.status, found.reason) == (False, "RouteNotAccepted")
+    assert found.message.count("NotAllowedByListeners: no") == 1
+    closed = said(80, access={"tokenSha256": HASH})
+    assert as_seen(closed, [refused]) == closed, "what the task can change comes first"
+    assert as_seen(None, [refused]) is None
 
 
 def test_a_job_without_any_reachable_port_says_why():
