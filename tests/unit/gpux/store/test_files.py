@@ -216,6 +216,26 @@ async def test_a_backend_without_files_is_read_in_pieces(service, monkeypatch):
     assert (await service.ask("GET", f"/v1/files/{document['sha1']}"))[2] == content
 
 
+HEADERS = [
+    ({"Authorization": "Basic eDp5"}, 401),
+    ({"Authorization": "Bearer"}, 401),
+    ({"Authorization": "Bearer  "}, 401),
+    ({"Content-Encoding": "gzip"}, 201),
+    ({"Content-Type": "multipart/form-data; boundary=x"}, 201),
+    ({"X-Namespace": "b", "X-Forwarded-For": "127.0.0.1"}, 201),
+    ({"Expect": "100-continue"}, 201),
+]
+
+
+@pytest.mark.parametrize(("headers", "expected"), HEADERS, ids=str)
+async def test_headers_change_nothing_of_what_is_stored(service, headers, expected):
+    status, _, content = await service.ask("POST", "/v1/files", body=CONTENT, headers=headers)
+    assert status == expected
+    if status == 201:
+        assert json.loads(content)["sha1"] == SHA1.hexdigest()
+        assert service.blobs.holders("task") == [("a", "t")]
+
+
 # -------------------------------------------------------------------------------------------------------------- lists
 
 
