@@ -209,6 +209,26 @@ async def test_a_sender_who_goes_away(service, root):
     assert (await put(service, tar()))[0] == 201
 
 
+async def test_senders_who_stall_leave_room_for_others_and_nothing_else(service, root, monkeypatch):
+    """As many as a namespace may have at once, in the middle of a member."""
+    monkeypatch.setattr("gpux.store.http.IDLE_SECONDS", 1.0)
+    going_on = asyncio.Event()
+
+    async def body():
+        yield tar()[:2000]
+        await going_on.wait()
+
+    stalled = [asyncio.create_task(service.ask("POST", "/v1/folders", body=body())) for _ in range(2)]
+    while b"gpux_store_uploads 2.0" not in service.metrics.text():  # noqa: ASYNC110 only a metric tells
+        await asyncio.sleep(0.01)
+    assert (await put(service, tar(), bearer=token(namespace="b")))[0] == 201
+    answers = await asyncio.gather(*stalled)
+    going_on.set()
+    assert [status for status, _, _ in answers] == [408, 408]
+    assert service.blobs.entries("a", limit=9) == []
+    assert not list((root / "tmp").iterdir())
+
+
 async def test_manifests_reach_nothing_that_files_do_not(service):
     _, _, content = await service.ask("POST", "/v1/files", body=b"secret", bearer=token(namespace="b"))
     secret = json.loads(content)["sha1"]
