@@ -270,6 +270,8 @@ class StoreSettings(_Section):
     port: int = 8080
     external_url: str | None = None
     """As it is reached from outside the cluster; None where it isn't."""
+    pods_url: str | None = None
+    """A name that stands for each of its pods, where there may be several; None: there is one."""
 
 
 class AgentSettings(_Section):

@@ -576,7 +576,12 @@ def test_the_way_to_files_from_outside(helm: Helm, tmp_path: Path, values: dict[
         "settings": {"routes": FILES["settings"]["routes"] | values.get("settings", {}).get("routes", {})},
     }
     rendered = helm.template(given)
-    assert settings_of(rendered, tmp_path).store.external_url == url
+    settings = settings_of(rendered, tmp_path)
+    assert settings.store.external_url == url
+    assert settings.store.pods_url == "http://opengpu-store-pods.opengpu-system.svc.cluster.local:8080"
+    each = rendered.get("Service", "opengpu-store-pods")["spec"]
+    assert (each["clusterIP"], each["ports"][0]["port"]) == ("None", 8080)
+    assert each["selector"] == rendered.get("Service", "opengpu-store")["spec"]["selector"]
     (container,) = rendered.pod_specs()["opengpu-store"]["containers"]
     assert {"--external-listen=0.0.0.0:8081", f"--external-url={url}"} <= set(container["command"])
     (ingress,) = rendered.of("Ingress")

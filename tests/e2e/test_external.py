@@ -33,7 +33,7 @@ cd /gpux_job
 mkdir -p out
 echo "of $HOSTNAME $RANDOM$RANDOM" > out/a.txt
 ln -sf /run/gpux-token/token out/token
-up() {{ curl -s --unix-socket /gpux_api -T "$1" "http://dontcare/api/file/upload/" | jq -r .sha1; }}
+up() {{ curl -s --unix-socket /gpux_api -T "$1" "http://dontcare/api/file/upload" | jq -r .sha1; }}
 small=$(curl -s --unix-socket /gpux_api --data-binary @out/a.txt "http://dontcare/api/file/upload/" | jq -r .sha1)
 test "$small" = "$(sha1sum < out/a.txt | cut -d' ' -f1)"
 large=

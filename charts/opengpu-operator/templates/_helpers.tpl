@@ -73,6 +73,7 @@ files.{{ required "store.external.host or settings.routes.domain is needed where
   "podLabels" (include "opengpu.selector" (list . "store") | fromYaml) -}}
 {{- with include "opengpu.filesUrl" . -}}
 {{- $_ := set $store "externalUrl" . -}}
+{{- $_ := set $store "podsUrl" (printf "http://%s-store-pods.%s.svc.%s:8080" (include "opengpu.name" $) $.Release.Namespace $.Values.settings.pods.clusterDomain) -}}
 {{- end -}}
 {{- $chart := dict
   "namespace" .Release.Namespace

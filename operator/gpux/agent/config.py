@@ -46,6 +46,8 @@ class Config(NamedTuple):
     """Whether the task has calls; without, the agent only serves files."""
     storage: dict[str, str]
     """The job's folders that may be read from outside, by their names in pulls; empty for a task that isn't open."""
+    stores: Address
+    """A name that stands for every process of the store, where those questions come to one of them."""
 
     @classmethod
     def of_environment(cls, environment: Mapping[str, str]) -> Config:
@@ -61,6 +63,7 @@ class Config(NamedTuple):
                 worker=Address.of_url(environment.get("GPUX_WORKER_URL", "http://127.0.0.1:5555")),
                 callback=Address.of_listener(environment.get("GPUX_CALLBACK_LISTEN", "127.0.0.1:20000")),
                 calls=environment.get("GPUX_CALLS", "1") != "0",
+                stores=Address.of_url(environment.get("GPUX_STORES_URL") or environment["GPUX_STORE_URL"]),
                 storage={name: environment[key] for name, key in _STORAGE if environment.get(key)},
             )
         except KeyError as error:

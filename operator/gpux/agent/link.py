@@ -34,9 +34,9 @@ class Link:
         self._store = store
         self._token_file = token_file
 
-    def connect(self) -> socket.socket:
-        """Open a connection. Raises OSError."""
-        connection = socket.create_connection(self._store, timeout=_CONNECT_SECONDS)
+    def connect(self, to: Address | None = None) -> socket.socket:
+        """Open a connection, to one of several stores if told so. Raises OSError."""
+        connection = socket.create_connection(to or self._store, timeout=_CONNECT_SECONDS)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(_IDLE_SECONDS)
         return connection
@@ -48,12 +48,20 @@ class Link:
         fixed = {"Host": self._store.host, "Authorization": f"Bearer {token}", "Connection": "close"}
         return head(f"{method} {path} HTTP/1.1", fixed | headers)
 
-    def request(self, method: str, path: str, document: object = None, *, seconds: float = 15.0) -> Reply:
+    def request(
+        self,
+        method: str,
+        path: str,
+        document: object = None,
+        *,
+        seconds: float = 15.0,
+        to: Address | None = None,
+    ) -> Reply:
         """Send a small document, read a small answer. Raises StoreAwayError."""
         content = b"" if document is None else json.dumps(document).encode()
         headers = {"Content-Length": str(len(content)), "Content-Type": "application/json"}
         try:
-            with self.connect() as connection:
+            with self.connect(to) as connection:
                 connection.sendall(self.head(method, path, headers) + content)
                 return self._reply(Reader(connection), method, seconds)
         except (OSError, ProtocolError, ValueError) as error:

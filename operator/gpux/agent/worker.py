@@ -55,7 +55,8 @@ def work(config: Config, listeners: Listeners, fault: Callable[[str], None] = la
     if config.storage:
         from gpux.agent.pulls import Puller  # noqa: PLC0415 only tasks that are open to the outside pay for it
 
-        _start("puller", Puller(link, task=config.task, roots=config.storage).run)
+        puller = Puller(link, task=config.task, stores=config.stores, roots=config.storage)
+        _start("puller", puller.run)
     log("info", "the agent serves", pid=os.getpid(), calls=config.calls, storage=sorted(config.storage))
     signal.sigwait(stop)
     deadline = time.monotonic() + _DRAIN_SECONDS

@@ -40,7 +40,11 @@ class Place(NamedTuple):
         """Check a place. Raises HttpError; what is there, and whether the path is sound, the agent sees."""
         if root not in _ROOTS:
             raise HttpError(400, f"the root must be {' or '.join(_ROOTS)}")
-        if len(path.encode(errors="surrogateescape")) > _PATH_LIMIT or "\0" in path:
+        try:
+            length = len(path.encode())
+        except UnicodeEncodeError:
+            length = _PATH_LIMIT + 1
+        if length > _PATH_LIMIT or "\0" in path:
             raise HttpError(400, "the path is malformed")
         return cls(root, path.strip("/"))
 

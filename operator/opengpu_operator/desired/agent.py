@@ -94,6 +94,11 @@ def container(
             {"name": "GPUX_WORKER_URL", "value": f"http://127.0.0.1:{WORKER_PORT}"},
             {"name": "GPUX_CALLBACK_LISTEN", "value": f"127.0.0.1:{CALLBACK_PORT}"},
             {"name": "GPUX_CALLS", "value": "1" if calls else "0"},
+            *(
+                [{"name": "GPUX_STORES_URL", "value": settings.store.pods_url}]
+                if storage and settings.store.pods_url is not None
+                else []
+            ),
             *({"name": _STORAGE[mount["mountPath"]], "value": mount["mountPath"]} for mount in storage),
             env.NO_GPU,
         ],

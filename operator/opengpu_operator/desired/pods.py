@@ -189,10 +189,13 @@ def _scratch(unit: Unit) -> list[Object]:
 def _host_aliases(unit: Unit, settings: Settings) -> tuple[list[Object], list[Finding]]:
     """Return the pod's extra hosts, none of which may lead the agent's token to somebody else's store."""
     store = urlsplit(agent.store_url(settings)).hostname or ""
+    pods = urlsplit(settings.store.pods_url or "").hostname or ""
     found, findings = [], []
     for member in unit.members:
         for item in member.pod.get("hostAliases") or []:
-            kept = [name for name in item.get("hostnames") or [] if name.lower().rstrip(".") != store]
+            kept = [
+                name for name in item.get("hostnames") or [] if name.lower().rstrip(".") not in {store, pods}
+            ]
             if kept:
                 found.append({"ip": item["ip"], "hostnames": kept})
             if len(kept) < len(item.get("hostnames") or []):

@@ -113,6 +113,21 @@ def test_only_the_agent_of_an_open_task_reads_the_storage_and_none_writes_it() -
     assert "GPUX_USER_STORAGE" not in {entry["name"] for entry in agent_of(made(files=ACCESS))["env"]}
 
 
+def test_the_agent_of_an_open_task_asks_every_store() -> None:
+    several = settings(store={"podsUrl": "http://pods.of.store:8080"})
+    objects = build(translation(service("main")), context(files=ACCESS), several)
+    assert {"name": "GPUX_STORES_URL", "value": "http://pods.of.store:8080"} in agent_of(objects)["env"]
+    closed = build(translation(service("main")), context(), several)
+    assert "GPUX_STORES_URL" not in str(closed.everything)
+    # Nor can a file lead it elsewhere.
+    alias = {"hostAliases": [{"ip": "192.0.2.1", "hostnames": ["pods.of.store", "other"]}]}
+    led = build(translation(service("main", pod=alias)), context(files=ACCESS), several)
+    assert "pods.of.store'," not in str([obj for obj in led.objects if obj["kind"] != "Secret"]).replace(
+        "http://pods.of.store:8080", ""
+    )
+    assert [finding.reason for finding in led.findings] == ["HostAliasDropped"]
+
+
 def test_the_secret_is_the_tasks_and_the_only_place_of_its_token() -> None:
     objects = made(files=ACCESS)
     secret = next(obj for obj in objects.objects if obj["metadata"]["name"].endswith("-files"))

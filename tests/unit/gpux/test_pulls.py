@@ -110,7 +110,9 @@ def test_a_job_id_is_the_operators() -> None:
     assert not is_job(made, "another")
 
 
-@pytest.mark.parametrize(("root", "path"), [("etc", ""), ("job", "a\0b"), ("usr", "a" * 5000), ("", "")])
+@pytest.mark.parametrize(
+    ("root", "path"), [("etc", ""), ("job", "a\0b"), ("job", "\ud800"), ("usr", "a" * 5000), ("", "")]
+)
 def test_places_that_are_none(root: str, path: str) -> None:
     with pytest.raises(HttpError) as refused:
         Place.of(root, path)
