@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -400,3 +402,43 @@ def test_a_scrub_that_ended_midway_goes_on(make, bucket):
 
     assert blobs.scrub(every=DAY, pause=pause).objects == 2
     assert blobs.scrub(every=DAY, pause=lambda _: True).objects == 5
+
+
+# ------------------------------------------------------------------------------------------------------------- backup
+
+
+def test_a_copy_that_is_made_at_work_in_the_documented_order_is_whole(make, bucket, server, tmp_path):
+    text = (Path(__file__).parents[4] / "docs" / "operations.md").read_text()
+    order = re.findall(r"in this order: (`refs`.*?)\. As above", text, re.DOTALL)[0]
+    blobs = make()
+    stop = threading.Event()
+
+    def work():
+        number = 0
+        while not stop.is_set():
+            put(blobs, f"content {number}".encode(), references={f"task:{number % 5}": None})
+            number += 1
+
+    with ThreadPoolExecutor(2) as pool, server.bucket() as backup:
+        working = pool.submit(work)
+        while len(keys(bucket, "entries/")) < 10:
+            assert not working.done()
+        for folder in re.findall(r"`(\w+)`", order):
+            for key in keys(bucket, f"{folder}/"):
+                backup.put(key, bucket.get(key).body)
+            before = len(keys(bucket, "entries/"))
+            while len(keys(bucket, "entries/")) < before + 3:
+                assert not working.done()
+        stop.set()
+        working.result()
+        copied = S3Blobs(backup, spool=str(tmp_path), settle=-5.0)
+        copied.sweep(FORGET)
+        entries = copied.entries("a", limit=1000)
+        assert len(entries) >= 10
+        for entry in entries:
+            for name in (FileHash("sha1", entry.blob.sha1), FileHash("sha256", entry.blob.sha256)):
+                opened = copied.open("a", name)
+                assert opened is not None
+                assert blob(b"".join(opened[1].read(0, entry.blob.size))) == entry.blob
+        referred = {found.sha1 for found in copied._shelves.references("a")}
+        assert referred <= {entry.blob.sha1 for entry in entries}

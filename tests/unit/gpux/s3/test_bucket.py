@@ -80,8 +80,18 @@ def test_the_service_is_checked(bucket, server, monkeypatch):
             *args, headers={name: value for name, value in headers.items() if name != "If-Match"}, **options
         ),
     )
-    with pytest.raises(ValueError, match="ignores If-Match"):
+    with pytest.raises(ValueError, match="ignores If-Match in PUT"):
         careless.check()
+    monkeypatch.setattr(
+        careless,
+        "_send",
+        lambda method, path, *args, headers, **options: send(
+            method, path, *args, headers={} if "absent" in path else headers, **options
+        ),
+    )
+    with pytest.raises(ValueError, match="ignores If-Match, where there is no object, in PUT"):
+        careless.check()
+    assert [found.key.count("absent") for found in bucket.listing("checks/")] == [0]
 
 
 def test_removing_on_a_condition(bucket):
