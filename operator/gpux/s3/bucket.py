@@ -34,7 +34,7 @@ _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 60.0
 _LARGEST_DOCUMENT = 16 << 20
 _BLOCK = 1 << 18
-_CONNECTIONS = 32
+_CONNECTIONS = 64
 _PREFIX = re.compile(r"(?:[A-Za-z0-9._-]+/)*")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
