@@ -24,6 +24,8 @@ _LONGEST_PART = 255
 _DEEPEST = 64
 _LARGEST = 1 << 50
 
+_OTHER_NUMBERS = ((108, 116), (116, 124), (136, 148), (329, 337), (337, 345))
+"""Where a header has user, group, time and device."""
 _TITLE = "gpux-folder 1"
 _LINE = re.compile(r"(?P<kind>file|program) (?P<sha1>[0-9a-f]{40}) (?P<size>[0-9]{1,15}) (?P<path>.+)")
 _ODD = re.compile(r"[\x00-\x1f\x7f\\]")
@@ -145,6 +147,10 @@ def read_header(block: bytes) -> Header | None:
     wanted = sum(block) - sum(block[148:156]) + 8 * ord(" ")
     if len(block) != BLOCK or _octal(block[148:156]) != wanted:
         raise FolderError("not a tar archive: a header's sum is wrong")
+    for start, end in _OTHER_NUMBERS:
+        # Nothing comes of them, but other readers stop at what is no number.
+        if block[start] not in {0x80, 0xFF}:
+            _octal(block[start:end])
     name = _field(block[:100])
     # GNU's own format has times where POSIX's has the front of the name.
     if block[257:265] == b"ustar\x0000" and (front := _field(block[345:500])):

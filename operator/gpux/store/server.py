@@ -103,7 +103,10 @@ class Server:
             claims.scope != "operator" and path.get("task", claims.task) != claims.task
         ):
             raise HttpError(403, "the token doesn't reach this")
-        values = {name: found[-1] for name, found in parse_qs(query, max_num_fields=16).items()}
+        try:
+            values = {name: found[-1] for name, found in parse_qs(query, max_num_fields=16).items()}
+        except ValueError:
+            raise HttpError(400, "the query has too many fields") from None
         return await handler(Context(request, claims, path, values))
 
 
