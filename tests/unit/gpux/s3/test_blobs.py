@@ -375,7 +375,12 @@ def test_the_scrub_finds_what_has_rotted_and_an_upload_mends_it(make, bucket, cl
     bucket.put(broken, b"c0ntent")
     bucket.delete(f"data/{blobs._shelves.read('a', sha1(b'missing').hex).entry.data}")
     read = []
-    found = blobs.scrub(every=DAY, pause=lambda size: not read.append(size))
+
+    def pause(size):
+        read.append(size)
+        return True
+
+    found = blobs.scrub(every=DAY, pause=pause)
     assert (found.objects, found.quarantined, found.unreadable) == (3, 1, 1)
     assert sum(read) == 12
     assert blobs.scrub(every=DAY, pause=lambda _: True) == (0, 0, 0, 0)
