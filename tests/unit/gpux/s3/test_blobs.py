@@ -299,15 +299,17 @@ def test_owners_lose_what_they_do_not_use(make, clock):
     assert {tuple(entry.references) for entry in blobs.entries("a", limit=9)} == {("keep:k",), ("owner:o",)}
 
 
-@pytest.mark.parametrize("moment", ["marked", "looked"])
+@pytest.mark.parametrize("moment", ["listed", "marked", "looked"])
 def test_an_upload_that_meets_the_sweep_keeps_its_bytes(make, bucket, clock, monkeypatch, moment):
-    """Whether the bytes come again right after the entry is marked, or right after the last look for references."""
+    """Whether the bytes come again right before the entry is marked, after that, or after the last look."""
     bucket.check()
     # Contents that come while it sweeps are told by their age.
     one, other = make(settle=3600.0), make()
     put(one, b"content")
     one.drop("task:t")
-    clock.ahead = 2 * DAY
+    # So soon after its last use that the upload doesn't have to note another.
+    clock.ahead = 600.0
+    soon = Retention(grace=60.0, unused=None)
     shelves = one._shelves
     write, references = shelves.write, shelves.references
     looks = 0
@@ -322,16 +324,16 @@ def test_an_upload_that_meets_the_sweep_keeps_its_bytes(make, bucket, clock, mon
         nonlocal looks
         found = list(references(namespace, name))
         looks += 1
-        if looks == 2 and moment == "looked":
+        if (looks, moment) in {(1, "listed"), (2, "looked")}:
             put(other, b"content", references={"task:u": None})
         return iter(found)
 
     monkeypatch.setattr(shelves, "write", marking)
     monkeypatch.setattr(shelves, "references", looking)
-    one.sweep(FORGET)
+    one.sweep(soon)
     monkeypatch.undo()
     assert get(other, b"content") == b"content"
-    one.sweep(FORGET)
+    one.sweep(soon)
     assert get(other, b"content") == b"content"
     assert other.open("a", sha256(b"content")) is not None
     assert one._shelves.read("a", sha1(b"content").hex).entry.state == LIVE

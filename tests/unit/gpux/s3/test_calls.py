@@ -166,8 +166,12 @@ async def test_deletion_is_seen_everywhere(following):
     assert len(await one.fetch_all()) == 2
 
 
-async def test_a_listing_takes_away_nothing_that_was_written_meanwhile(books, monkeypatch):
-    one, _ = books
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_listing_takes_away_nothing_that_was_written_meanwhile(books, monkeypatch, known):
+    one, other = books
+    if known:
+        await one.put(request())
+        await other.delete("t")
     listing = one._list
     loop = asyncio.get_running_loop()
 
