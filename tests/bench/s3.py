@@ -52,7 +52,7 @@ def _post(served: Served) -> tuple[str, float]:
 
 def _post_plainly(bucket: Bucket) -> float:
     start = time.perf_counter()
-    with ThreadPoolExecutor(1) as sender:
+    with ThreadPoolExecutor(4) as sender:
         parts = Parts(bucket, "plain", sender, spool=None)
         for block in _body(b""):
             parts.write(block)

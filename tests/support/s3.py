@@ -23,8 +23,9 @@ REGION = "us-east-1"
 class S3Server:
     """One versitygw on loopback; killed and started again it serves the same buckets on the same port."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, tls: bool = False) -> None:
         self.root = root
+        self.certificate = root / "certificate.pem" if tls else None
         self.credentials = root / "credentials"
         self._buckets = root / "buckets"
         for directory in (self.credentials, self._buckets):
@@ -38,11 +39,14 @@ class S3Server:
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self.certificate is None else 'https'}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         program = binaries.ensure(["versitygw"]) / "versitygw"
-        command = [str(program), "--port", f"127.0.0.1:{self.port}", "--keep-alive", "--quiet", "posix"]
+        command = [str(program), "--port", f"127.0.0.1:{self.port}", "--keep-alive", "--quiet"]
+        if self.certificate is not None:
+            key = self._certify(self.certificate)
+            command += ["--cert", str(self.certificate), "--key", str(key)]
         # The least that it checks and forgets: as few keys in its environment as it needs, and no account of ours.
         environment = {
             "PATH": os.environ["PATH"],
@@ -52,7 +56,7 @@ class S3Server:
         }
         with (self.root / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [*command, str(self._buckets)],
+                [*command, "posix", str(self._buckets)],
                 env=environment,
                 stdout=log,
                 stderr=log,
@@ -63,6 +67,25 @@ class S3Server:
             assert self._process.poll() is None, (self.root / "log").read_text()
             assert time.monotonic() < deadline, "versitygw doesn't start"
             time.sleep(0.02)
+
+    def _certify(self, certificate: Path) -> Path:
+        """Make a certificate that nobody knows, unless there is one; its key."""
+        key = self.root / "key.pem"
+        if not key.exists():
+            command = [
+                "openssl",
+                "req",
+                "-x509",
+                "-newkey",
+                "ec",
+                "-pkeyopt",
+                "ec_paramgen_curve:P-256",
+                "-nodes",
+            ]
+            names = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1", "-days", "2"]
+            where = ["-keyout", str(key), "-out", str(certificate)]
+            subprocess.run([*command, *names, *where], check=True, capture_output=True)
+        return key
 
     def kill(self) -> None:
         """As a power cut of the process."""
@@ -97,6 +120,9 @@ class S3Server:
 
     def _answers(self) -> bool:
         with suppress(OSError, http.client.HTTPException):
+            if self.certificate is not None:
+                socket.create_connection(("127.0.0.1", self.port), timeout=5).close()
+                return True
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
             with closing(connection):
                 connection.request("GET", "/")
@@ -105,9 +131,9 @@ class S3Server:
 
 
 @contextmanager
-def s3_server(root: Path) -> Iterator[S3Server]:
+def s3_server(root: Path, *, tls: bool = False) -> Iterator[S3Server]:
     """Run a server in a directory."""
-    server = S3Server(root)
+    server = S3Server(root, tls=tls)
     server.start()
     try:
         yield server

@@ -34,7 +34,7 @@ _CONNECT_SECONDS = 5.0
 _READ_SECONDS = 60.0
 _LARGEST_DOCUMENT = 16 << 20
 _BLOCK = 1 << 18
-_CONNECTIONS = 32
+_CONNECTIONS = 64
 _PREFIX = re.compile(r"(?:[A-Za-z0-9._-]+/)*")
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
@@ -276,11 +276,17 @@ class Bucket:
         # Of its own, since another store may be doing the same.
         key = f"checks/{secrets.token_hex(8)}"
         first = self.put(key, b"1")
-        for what, options in (("If-None-Match", {"absent": True}), ("If-Match", {"match": '"0"'})):
+        for name, what, match in (
+            (key, "If-None-Match", None),
+            (key, "If-Match", '"0"'),
+            # Or what was deleted would come back.
+            (f"{key}-absent", "If-Match, where there is no object,", '"0"'),
+        ):
             try:
-                self.put(key, what.encode(), **options)
+                self.put(name, what.encode(), match=match, absent=match is None)
             except ChangedError:
                 continue
+            self.delete(name)
             raise ValueError(f"the S3 service ignores {what} in PUT: two stores could overwrite each other")
         self.put(key, b"2", match=first)
         self.removes = True

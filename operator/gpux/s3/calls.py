@@ -76,6 +76,8 @@ class S3CallBook(CallBoard):
         self._executor = executor
         self._clock = clock
         self._records: dict[tuple[str, int], _Record] = {}
+        self._damaged: dict[str, str] = {}
+        """Records that can't be read, by key, with the ETag that they had then."""
         inputs = list(bucket.listing("inputs/"))
         keys = [entry.key for entry in bucket.listing("calls/")]
         for record in executor.map(self._read_key, keys):
@@ -239,9 +241,14 @@ class S3CallBook(CallBoard):
         before = dict(self._records)
         listed = {entry.key: entry.etag for entry in await self._in_thread(self._list)}
         known = {_key(*where): (where, record) for where, record in before.items()}
-        changed = [key for key, etag in listed.items() if key not in known or known[key][1].etag != etag]
-        for record in await asyncio.gather(*(self._in_thread(self._read_key, key) for key in changed)):
-            if record is not None:
+        etags = {key: record.etag for key, (_, record) in known.items()} | self._damaged
+        changed = [key for key, etag in listed.items() if etags.get(key) != etag]
+        read = await asyncio.gather(*(self._in_thread(self._read_key, key) for key in changed))
+        for key, record in zip(changed, read, strict=True):
+            if record is None:
+                self._damaged[key] = listed[key]
+            else:
+                self._damaged.pop(key, None)
                 self._learn(record)
         for key, (where, record) in known.items():
             # Only what the listing can have shown: not what was written while it ran.
@@ -276,7 +283,8 @@ class S3CallBook(CallBoard):
         return list(self._bucket.listing("calls/"))
 
     def _attempts(self, task: str) -> list[int]:
-        return [int(entry.key.rpartition("/")[2]) for entry in self._bucket.listing(f"calls/{task}/")]
+        names = (entry.key.rpartition("/")[2] for entry in self._bucket.listing(f"calls/{task}/"))
+        return [int(name) for name in names if name.isdecimal()]
 
     def _read(self, task: str, attempt: int) -> _Record | None:
         return self._read_key(_key(task, attempt))

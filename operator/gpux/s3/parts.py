@@ -1,13 +1,14 @@
 """Bytes on their way into one object, whose number isn't known before the last of them.
 
-A part waits in a file that has no name until it is full; then it is sent while the next one fills, and can be sent
-again. So an upload takes two small files and hardly any memory, however large it is.
+A part waits in a file that has no name until it is full; then it is sent while the next ones fill, and can be sent
+again. So an upload takes a few small files and hardly any memory, however large it is.
 """
 
 from __future__ import annotations
 
 import tempfile
-from concurrent.futures import Executor, Future
+from collections import deque
+from concurrent.futures import Executor, Future, wait
 from contextlib import suppress
 from typing import BinaryIO
 
@@ -15,6 +16,8 @@ from gpux.errors import UnavailableError
 from gpux.s3.bucket import Bucket, Part, crc32
 
 _PART = 8 << 20
+_AT_ONCE = 4
+"""So many parts of an upload are sent at a time: services are fast for many connections, less so for one."""
 _PARTS_PER_SIZE = 1000
 """So many parts of each size, which doubles then: 10,000 parts are the most, and so they are enough for terabytes."""
 
@@ -33,7 +36,7 @@ class Parts:
         self._crc32 = 0
         self._upload: str | None = None
         self._parts: list[Part] = []
-        self._sending: Future[Part] | None = None
+        self._sending: deque[Future[Part]] = deque()
 
     @property
     def ended(self) -> bool:
@@ -66,19 +69,17 @@ class Parts:
             return
         if self._filled:
             self._send(self._file)
-        self._wait()
+        self._wait(0)
         self._bucket.complete(self._key, self._upload, self._parts)
         self._upload = None
 
     def close(self) -> None:
         """Forget what isn't finished. Safe to call at any time."""
         file, self._file = self._file, None
-        sending, self._sending = self._sending, None
         upload, self._upload = self._upload, None
-        if sending is not None:
-            # A part that arrives after the upload was aborted would stay.
-            with suppress(Exception):
-                sending.result()
+        # A part that arrives after the upload was aborted would stay.
+        wait(self._sending)
+        self._sending.clear()
         if upload is not None:
             with suppress(UnavailableError):
                 self._bucket.abort(self._key, upload)
@@ -89,19 +90,20 @@ class Parts:
         return tempfile.TemporaryFile(buffering=0, dir=self._spool)
 
     def _size(self) -> int:
-        return _PART << (len(self._parts) + (self._sending is not None)) // _PARTS_PER_SIZE
+        return _PART << (len(self._parts) + len(self._sending)) // _PARTS_PER_SIZE
 
-    def _wait(self) -> None:
-        sending, self._sending = self._sending, None
-        if sending is not None:
-            self._parts.append(sending.result())
+    def _wait(self, most: int) -> None:
+        """Wait until at most so many parts are on their way."""
+        while len(self._sending) > most:
+            self._parts.append(self._sending[0].result())
+            self._sending.popleft()
 
     def _send(self, file: BinaryIO) -> None:
         """Send what the file holds in the background, and go on with another one."""
-        self._wait()
+        self._wait(_AT_ONCE - 1)
         if self._upload is None:
             self._upload = self._bucket.begin(self._key)
-        upload, number = self._upload, len(self._parts) + 1
+        upload, number = self._upload, len(self._parts) + len(self._sending) + 1
         size, checksum = self._filled, self._crc32
         self._file, self._filled, self._crc32 = self._new_file(), 0, 0
 
@@ -111,4 +113,4 @@ class Parts:
                     self._key, upload, number=number, file=file, size=size, crc32=checksum
                 )
 
-        self._sending = self._senders.submit(send)
+        self._sending.append(self._senders.submit(send))

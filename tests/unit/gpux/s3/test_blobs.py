@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -297,15 +299,17 @@ def test_owners_lose_what_they_do_not_use(make, clock):
     assert {tuple(entry.references) for entry in blobs.entries("a", limit=9)} == {("keep:k",), ("owner:o",)}
 
 
-@pytest.mark.parametrize("moment", ["marked", "looked"])
+@pytest.mark.parametrize("moment", ["listed", "marked", "looked"])
 def test_an_upload_that_meets_the_sweep_keeps_its_bytes(make, bucket, clock, monkeypatch, moment):
-    """Whether the bytes come again right after the entry is marked, or right after the last look for references."""
+    """Whether the bytes come again right before the entry is marked, after that, or after the last look."""
     bucket.check()
     # Contents that come while it sweeps are told by their age.
     one, other = make(settle=3600.0), make()
     put(one, b"content")
     one.drop("task:t")
-    clock.ahead = 2 * DAY
+    # So soon after its last use that the upload doesn't have to note another.
+    clock.ahead = 600.0
+    soon = Retention(grace=60.0, unused=None)
     shelves = one._shelves
     write, references = shelves.write, shelves.references
     looks = 0
@@ -320,16 +324,16 @@ def test_an_upload_that_meets_the_sweep_keeps_its_bytes(make, bucket, clock, mon
         nonlocal looks
         found = list(references(namespace, name))
         looks += 1
-        if looks == 2 and moment == "looked":
+        if (looks, moment) in {(1, "listed"), (2, "looked")}:
             put(other, b"content", references={"task:u": None})
         return iter(found)
 
     monkeypatch.setattr(shelves, "write", marking)
     monkeypatch.setattr(shelves, "references", looking)
-    one.sweep(FORGET)
+    one.sweep(soon)
     monkeypatch.undo()
     assert get(other, b"content") == b"content"
-    one.sweep(FORGET)
+    one.sweep(soon)
     assert get(other, b"content") == b"content"
     assert other.open("a", sha256(b"content")) is not None
     assert one._shelves.read("a", sha1(b"content").hex).entry.state == LIVE
@@ -373,7 +377,12 @@ def test_the_scrub_finds_what_has_rotted_and_an_upload_mends_it(make, bucket, cl
     bucket.put(broken, b"c0ntent")
     bucket.delete(f"data/{blobs._shelves.read('a', sha1(b'missing').hex).entry.data}")
     read = []
-    found = blobs.scrub(every=DAY, pause=lambda size: not read.append(size))
+
+    def pause(size):
+        read.append(size)
+        return True
+
+    found = blobs.scrub(every=DAY, pause=pause)
     assert (found.objects, found.quarantined, found.unreadable) == (3, 1, 1)
     assert sum(read) == 12
     assert blobs.scrub(every=DAY, pause=lambda _: True) == (0, 0, 0, 0)
@@ -400,3 +409,43 @@ def test_a_scrub_that_ended_midway_goes_on(make, bucket):
 
     assert blobs.scrub(every=DAY, pause=pause).objects == 2
     assert blobs.scrub(every=DAY, pause=lambda _: True).objects == 5
+
+
+# ------------------------------------------------------------------------------------------------------------- backup
+
+
+def test_a_copy_that_is_made_at_work_in_the_documented_order_is_whole(make, bucket, server, tmp_path):
+    text = (Path(__file__).parents[4] / "docs" / "operations.md").read_text()
+    order = re.findall(r"in this order: (`refs`.*?)\. As above", text, re.DOTALL)[0]
+    blobs = make()
+    stop = threading.Event()
+
+    def work():
+        number = 0
+        while not stop.is_set():
+            put(blobs, f"content {number}".encode(), references={f"task:{number % 5}": None})
+            number += 1
+
+    with ThreadPoolExecutor(2) as pool, server.bucket() as backup:
+        working = pool.submit(work)
+        while len(keys(bucket, "entries/")) < 10:
+            assert not working.done()
+        for folder in re.findall(r"`(\w+)`", order):
+            for key in keys(bucket, f"{folder}/"):
+                backup.put(key, bucket.get(key).body)
+            before = len(keys(bucket, "entries/"))
+            while len(keys(bucket, "entries/")) < before + 3:
+                assert not working.done()
+        stop.set()
+        working.result()
+        copied = S3Blobs(backup, spool=str(tmp_path), settle=-5.0)
+        copied.sweep(FORGET)
+        entries = copied.entries("a", limit=1000)
+        assert len(entries) >= 10
+        for entry in entries:
+            for name in (FileHash("sha1", entry.blob.sha1), FileHash("sha256", entry.blob.sha256)):
+                opened = copied.open("a", name)
+                assert opened is not None
+                assert blob(b"".join(opened[1].read(0, entry.blob.size))) == entry.blob
+        referred = {found.sha1 for found in copied._shelves.references("a")}
+        assert referred <= {entry.blob.sha1 for entry in entries}

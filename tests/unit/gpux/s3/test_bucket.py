@@ -80,8 +80,18 @@ def test_the_service_is_checked(bucket, server, monkeypatch):
             *args, headers={name: value for name, value in headers.items() if name != "If-Match"}, **options
         ),
     )
-    with pytest.raises(ValueError, match="ignores If-Match"):
+    with pytest.raises(ValueError, match="ignores If-Match in PUT"):
         careless.check()
+    monkeypatch.setattr(
+        careless,
+        "_send",
+        lambda method, path, *args, headers, **options: send(
+            method, path, *args, headers={} if "absent" in path else headers, **options
+        ),
+    )
+    with pytest.raises(ValueError, match="ignores If-Match, where there is no object, in PUT"):
+        careless.check()
+    assert [found.key.count("absent") for found in bucket.listing("checks/")] == [0]
 
 
 def test_removing_on_a_condition(bucket):
@@ -158,9 +168,52 @@ def test_wrong_credentials_are_said_without_repeating_them(server, tmp_path):
 
 def test_a_server_that_goes_is_unavailable_and_comes_back(tmp_path):
     with s3_server(tmp_path / "server") as server, server.bucket() as bucket:
-        bucket.put("key", b"1")
+        etag = bucket.put("key", b"1")
         server.kill()
         with pytest.raises(UnavailableError, match="can't be reached"):
             bucket.get("key")
         server.start()
-        assert bucket.get("key").body == b"1"
+        assert bucket.get("key") == (b"1", etag)
+
+
+def test_a_certificate_of_ones_own_must_be_named(tmp_path):
+    with s3_server(tmp_path / "server", tls=True) as server:
+        options = server.options()
+        with (
+            server.bucket(options) as bucket,
+            pytest.raises(UnavailableError, match="CERTIFICATE_VERIFY_FAILED"),
+        ):
+            bucket.get("key")
+        with server.bucket(options._replace(ca=server.certificate)) as bucket:
+            etag = bucket.put("key", b"1")
+            assert bucket.get("key") == (b"1", etag)
+            bucket.put_file("large", io.BytesIO(b"x" * MIB), size=MIB, crc32=crc32(b"x" * MIB))
+            with bucket.open("large", start=0, end=MIB) as response:
+                assert response
+                assert len(response.read()) == MIB
+
+
+@pytest.mark.parametrize(
+    ("path_style", "url"),
+    [(True, "https://s3.example.org/bucket/some/key"), (False, "https://bucket.s3.example.org/some/key")],
+)
+def test_where_the_bucket_is_in_the_url(server, monkeypatch, path_style, url):
+    options = server.options()._replace(
+        endpoint="https://s3.example.org", bucket="bucket", prefix="some/", path_style=path_style
+    )
+    asked = []
+
+    def request(method, url, **options):
+        asked.append((url, options["headers"]["Host"]))
+        raise OSError("nowhere")
+
+    with server.bucket(options) as bucket:
+        monkeypatch.setattr(bucket._pool, "request", request)
+        with pytest.raises(UnavailableError, match="nowhere"):
+            bucket.get("key")
+    assert set(asked) == {(url, url.split("/")[2])}
+    with (
+        pytest.raises(ValueError, match="is not http"),
+        server.bucket(options._replace(endpoint="s3.example.org")),
+    ):
+        pass

@@ -166,8 +166,12 @@ async def test_deletion_is_seen_everywhere(following):
     assert len(await one.fetch_all()) == 2
 
 
-async def test_a_listing_takes_away_nothing_that_was_written_meanwhile(books, monkeypatch):
-    one, _ = books
+@pytest.mark.parametrize("known", [False, True])
+async def test_a_listing_takes_away_nothing_that_was_written_meanwhile(books, monkeypatch, known):
+    one, other = books
+    if known:
+        await one.put(request())
+        await other.delete("t")
     listing = one._list
     loop = asyncio.get_running_loop()
 
@@ -191,3 +195,18 @@ async def test_everything_is_there_after_a_restart(books, bucket, executor):
     assert again.counts()["claimed"] == 1
     assert await again.data(again.get("t", 1)) == {"big": "x" * 100_000}
     assert bucket.get("inputs/t/9-0000")
+
+
+async def test_a_damaged_record_is_said_once_and_mended_by_what_is_right(books, bucket, capfd):
+    one, other = books
+    await one.put(request())
+    right = bucket.get("calls/t/1").body
+    bucket.put("calls/t/1", b"damaged")
+    bucket.put("calls/u/1", b"damaged")
+    capfd.readouterr()
+    for _ in range(3):
+        await other.fetch_all()
+    assert capfd.readouterr().err.count("damaged") == 2
+    assert other.all() == []
+    bucket.put("calls/t/1", right)
+    assert [call.task for call in await other.fetch_all()] == ["t"]
