@@ -13,7 +13,7 @@ import pytest
 
 from gpux.client import StoreClient
 from opengpu_operator.api.errors import Transient
-from opengpu_operator.api.labels import AGENT_CONTAINER, COMPONENT, REQUIRE_OWNER_PROOF, TASK_UID
+from opengpu_operator.api.labels import AGENT_CONTAINER, COMPONENT, REQUIRE_OWNER_PROOF, REVISION, TASK_UID
 from opengpu_operator.api.source import Environment
 from opengpu_operator.api.translation import Restart, Translation
 from opengpu_operator.kube.cache import Cache
@@ -21,6 +21,8 @@ from opengpu_operator.kube.errors import ConflictError, TooManyRequests, Unavail
 from opengpu_operator.kube.events import Recorder
 from opengpu_operator.kube.gateway import Gateway
 from opengpu_operator.kube.kinds import (
+    CONFIG_MAP,
+    CONTROLLER_REVISION,
     DEPLOYMENT,
     INGRESS,
     JOB,
@@ -465,6 +467,23 @@ async def test_a_task_that_runs_isnt_asked_for_a_proof_again(world):
     operator = Operator(world)
     await operator.run()
     assert world.reason() == "Starting"
+
+
+async def test_an_object_that_says_that_a_task_runs_is_no_proof(world):
+    world.settings = {"storage": {"requireOwnerProof": True}}
+    await world.source(CALL)
+    world.task(functionName="read", owner="alice")
+    (revision,) = (entry["metadata"]["name"] for entry in world.api.all(CONTROLLER_REVISION))
+    metadata = {
+        "name": "forged",
+        "namespace": "team",
+        "labels": {TASK_UID: UID},
+        "annotations": {REVISION: f"cpu/{revision}"},
+    }
+    world.api.put(CONFIG_MAP, {"metadata": metadata})
+    await Operator(world).run()
+    assert world.reason() == "OwnerProofRefused:owner"
+    assert world.api.all(DEPLOYMENT) == []
 
 
 async def test_a_volume_that_grows_restarts_nothing(world):
