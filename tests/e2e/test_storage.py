@@ -183,7 +183,8 @@ def test_a_task_whose_owners_storage_is_where_it_can_never_run_ends(
     )
     operator.kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod/first", "--timeout=90s")
     operator.apply(namespace, run("never", "on-amd", "true", owner="erin"))
-    ended = operator.wait_task(namespace, "never", "Failed", timeout=120)
+    # Nodes that have just come up aren't judged for five minutes.
+    ended = operator.wait_task(namespace, "never", "Failed", timeout=420)
     assert ended["status"]["endReason"] == "StorageNodeConflict"
     assert f"{without['metadata']['name']}, which has 0 amd.com/gpu of 1" in str(
         ended["status"]["conditions"]

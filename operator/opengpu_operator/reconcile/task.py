@@ -478,7 +478,7 @@ class TaskReconciler:
         """End a task of which a pod will never get a node; return when to look again where there is hope."""
         for pod in pods.pinned(own_pods, before=now - PINNED_PATIENCE):
             metadata = pod["metadata"]
-            why = await pinned.never_fits(self._gateway, metadata["namespace"], metadata["name"])
+            why = await pinned.never_fits(self._gateway, metadata["namespace"], metadata["name"], now=now)
             if why is not None:
                 message = f"{gates.component(pod)} can't run anywhere: {why}"
                 return End(reason=Reason.STORAGE_NODE_CONFLICT, message=message, failed=True)

@@ -522,8 +522,9 @@ async def test_a_pod_that_its_volume_keeps_from_every_node_ends_the_task(world):
     hosts = [{"key": "host", "operator": "In", "values": ["node-a"]}]
     affinity = {"required": {"nodeSelectorTerms": [{"matchExpressions": hosts}]}}
     world.api.put(PERSISTENT_VOLUME, {"metadata": {"name": "pv"}, "spec": {"nodeAffinity": affinity}})
-    empty = {"metadata": {"name": "node-a", "labels": {"host": "node-a"}}, "status": {"capacity": {}}}
-    world.api.put(NODE, empty)
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": at(-3600)}
+    empty = {"metadata": {"name": "node-a", "labels": {"host": "node-a"}}}
+    world.api.put(NODE, empty | {"status": {"capacity": {}, "conditions": [ready]}})
     waiting = world.run_pod(node=None, ready=False, conditions=[PINNED])
     volume = {"name": "usr", "persistentVolumeClaim": {"claimName": claim["metadata"]["name"]}}
     containers = [{"name": "worker", "resources": {"requests": {"cpu": "1"}}}]
