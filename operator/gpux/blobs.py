@@ -165,6 +165,12 @@ class Blobs(Protocol):
         Raises QuotaError, StorageFullError, and KeyError if one isn't there.
         """
 
+    def forget(self, namespace: str, blobs: Sequence[Blob]) -> None:
+        """Remove at once those of the entries that nothing refers to, for who stored them and can't finish.
+
+        It may leave them to the sweep.
+        """
+
     def drop(self, reference: str, *, namespace: str | None = None) -> int:
         """End a reference to whatever it is to, in one namespace or all; how many there were. May be repeated."""
 

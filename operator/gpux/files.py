@@ -6,10 +6,17 @@ and then builds every state a crash could leave behind.
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 
 _DIRECTORY_MODE = 0o700
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error says, in one of the many ways, that there is no room."""
+    return isinstance(error, OSError) and error.errno in _FULL
 
 
 class Disk:

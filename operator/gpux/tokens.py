@@ -110,7 +110,7 @@ def _claims(raw: bytes) -> Claims:
                 job_bytes=_optional(document, "jobBytes", int),
                 owner_bytes=_optional(document, "ownerBytes", int),
                 public=_optional(document, "public", bool) or False,
-                external=scope == "files" or _optional(document, "external", bool) or False,
+                external=_optional(document, "external", bool) or scope == "files",
             )
         case {"scope": "link", "namespace": str(namespace), "exp": int(exp), "hash": str(name)} if (
             namespace and _SHA1.fullmatch(name)

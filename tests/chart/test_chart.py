@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from gpux.store.__main__ import main as store
 from opengpu_operator.__main__ import parser
 from opengpu_operator.api import labels, source, task
 from opengpu_operator.settings import Settings
@@ -63,6 +64,31 @@ def test_the_settings_name_what_the_chart_makes(helm: Helm, tmp_path: Path) -> N
     assert str(settings.store.key_file.parent) in mounts
 
 
+def test_the_store_is_told_how_to_look_after_itself(helm: Helm, capsys: pytest.CaptureFixture[str]) -> None:
+    values = {
+        "retention": {"graceHours": 1, "unusedDays": 0, "sweepMinutes": 5},
+        "scrub": {"days": 7, "mebibytesPerSecond": 100000},
+        "quota": {"fileGibibytes": 1048576, "reserveMebibytes": 128},
+    }
+    (container,) = helm.template({"store": values}).pod_specs()["opengpu-store"]["containers"]
+    given = container["command"][3:]
+    assert {
+        "--grace-seconds=3600",
+        "--unused-days=0",
+        "--sweep-seconds=300",
+        "--scrub-days=7",
+        "--scrub-bytes-per-second=104857600000",
+        "--max-file-bytes=1125899906842624",
+        "--reserve=134217728",
+    } <= set(given)
+    # The program reads all of them, up to the last one.
+    with pytest.raises(SystemExit) as ended:
+        store([*given, "--help"])
+    known = capsys.readouterr().out
+    assert ended.value.code == 0
+    assert all(option.partition("=")[0] in known for option in given)
+
+
 def test_any_namespace_may_hold_the_ingress_controller(helm: Helm, tmp_path: Path) -> None:
     """Helm drops a null, so the chart has another spelling of the settings' null."""
     rendered = helm.template({"settings": {"network": {"ingressNamespace": ""}}})
@@ -87,6 +113,8 @@ def test_values_show_the_defaults() -> None:
         ({"image": {"pullPolicy": "Sometimes"}}, "pullPolicy"),
         ({"operator": {"resource": {}}}, "resource"),
         ({"store": {"persistence": {"size": "much"}}}, "size"),
+        ({"store": {"retention": {"graceHours": -1}}}, "graceHours"),
+        ({"store": {"scrub": {"mebibytesPerSecond": 0}}}, "mebibytesPerSecond"),
         ({"crds": {"enabled": "yes"}}, "enabled"),
         ({"serviceMonitor": {"interval": "often"}}, "interval"),
         ({"uninstall": {"clearFinalizer": {}}}, "clearFinalizer"),

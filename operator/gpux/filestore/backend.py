@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import hashlib
 import heapq
@@ -25,15 +24,14 @@ from gpux.blobs import (
     Upload,
     Usage,
 )
-from gpux.files import Disk
+from gpux.files import Disk, is_full
 from gpux.filestore.layout import NUMBER, Layout, changed, names
 from gpux.filestore.scrub import scrub
 from gpux.filestore.shelves import Shelves
-from gpux.filestore.sweep import sweep
+from gpux.filestore.sweep import forget, sweep
 from gpux.hashes import FileHash
 from gpux.log import log
 
-_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PIECE = 1 << 20
 
 #: What refers to everything that was there before there were references.
@@ -90,6 +88,10 @@ class FileBlobs:
         """See `Blobs`."""
         with _room():
             self._shelves.refer(keeper, blobs)
+
+    def forget(self, namespace: str, blobs: Sequence[Blob]) -> None:
+        """See `Blobs`."""
+        forget(self._shelves, namespace, blobs)
 
     def drop(self, reference: str, *, namespace: str | None = None) -> int:
         """See `Blobs`."""
@@ -224,13 +226,13 @@ class _FileUpload:
 
 
 class _room:  # noqa: N801 used like a function
-    """Turn the many ways of being full into one."""
+    """Say of a full disk what `Blobs` says."""
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError) and error.errno in _FULL:
+        if is_full(error):
             raise StorageFullError from error
 
 

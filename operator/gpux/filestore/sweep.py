@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Sequence
 
-from gpux.blobs import Retention, Swept
+from gpux.blobs import PUBLIC, Blob, Retention, Swept
 from gpux.filestore.layout import names, target
 from gpux.filestore.shelves import Shelves
 
@@ -46,6 +47,25 @@ def sweep(shelves: Shelves, retention: Retention) -> Swept:
     )
     objects, size = _contents(shelves, named)
     return Swept(references, entries, objects, size)
+
+
+def forget(shelves: Shelves, namespace: str, blobs: Sequence[Blob]) -> None:
+    """See `Blobs.forget`. The way of the sweep, without its grace."""
+    layout = shelves.layout
+    gone = []
+    for place in (namespace, PUBLIC):
+        removed = [
+            blob.sha256
+            for blob in blobs
+            if target(layout.entry(place, "sha1", blob.sha1)) == blob.sha256
+            and _remove_entry(shelves, place, blob.sha1, blob.sha256, grace=None)
+        ]
+        if removed:
+            shelves.sync(f"{layout.index}/{place}/{algorithm}" for algorithm in ("sha1", "sha256"))
+        gone += removed
+    for sha256 in gone:
+        if _remove_content(shelves, sha256) is not None:
+            shelves.sync([os.path.dirname(layout.content(sha256))])
 
 
 def _references(shelves: Shelves, retention: Retention) -> int:
@@ -105,11 +125,13 @@ def _entries(shelves: Shelves, namespace: str, retention: Retention, *, named: _
     return count
 
 
-def _remove_entry(shelves: Shelves, namespace: str, sha1: str, sha256: str, *, grace: float) -> bool:
+def _remove_entry(shelves: Shelves, namespace: str, sha1: str, sha256: str, *, grace: float | None) -> bool:
     layout = shelves.layout
     with shelves.lock(sha256):
         used = layout.used(namespace, sha1)
-        if used is None or shelves.clock() - used <= grace or layout.references_to(namespace, sha1):
+        if used is None or (grace is not None and shelves.clock() - used <= grace):
+            return False
+        if layout.references_to(namespace, sha1):
             return False
         # The entry last: while it is there, the next sweep finds the rest.
         shelves.disk.unlink(layout.entry(namespace, "sha256", sha256))
@@ -138,17 +160,25 @@ def _contents(shelves: Shelves, named: _Seen) -> tuple[int, int]:
         for sha256 in names(f"{layout.contents}/{fan}"):
             if sha256 in named:
                 continue
-            with shelves.lock(sha256):
-                if any(
-                    os.path.lexists(layout.entry(namespace, "sha256", sha256))
-                    for namespace in layout.namespaces()
-                ):
-                    continue
-                path = layout.content(sha256)
-                length = os.stat(path).st_size
-                shelves.disk.unlink(path)
-                shelves.count(-1, -length)
-            objects, size = objects + 1, size + length
+            removed = _remove_content(shelves, sha256)
+            if removed is not None:
+                objects, size = objects + 1, size + removed
         if objects > before:
             shelves.sync([f"{layout.contents}/{fan}"])
     return objects, size
+
+
+def _remove_content(shelves: Shelves, sha256: str) -> int | None:
+    """Remove a content unless an entry names it; its bytes, or None."""
+    layout = shelves.layout
+    path = layout.content(sha256)
+    with shelves.lock(sha256):
+        named = any(
+            os.path.lexists(layout.entry(namespace, "sha256", sha256)) for namespace in layout.namespaces()
+        )
+        if named or not os.path.exists(path):
+            return None
+        size = os.stat(path).st_size
+        shelves.disk.unlink(path)
+        shelves.count(-1, -size)
+        return size

@@ -24,6 +24,7 @@ from gpux.log import log
 from gpux.store import tools
 from gpux.store.calls import CallApi
 from gpux.store.files import FileApi
+from gpux.store.folders import FolderApi
 from gpux.store.http import reply
 from gpux.store.metrics import Metrics
 from gpux.store.server import Server, bearer
@@ -113,7 +114,7 @@ async def _serve(options: argparse.Namespace) -> None:
     limits = Limits(file_bytes=options.max_file_bytes)
     transfer = Transfer(blobs=blobs, executor=files, metrics=metrics, limits=limits)
     store = Server(
-        [FileApi(transfer), CallApi(calls, transfer), TaskApi(calls, transfer)],
+        [FileApi(transfer), FolderApi(transfer), CallApi(calls, transfer), TaskApi(calls, transfer)],
         authenticate=bearer(lambda: tokens.load_key(options.key_file)),
         metrics=metrics,
     )
@@ -190,7 +191,7 @@ def _rate(text: str) -> float:
 def main(arguments: list[str] | None = None) -> int:
     """Serve until SIGTERM, or look after a store's directory."""
     given = sys.argv[1:] if arguments is None else arguments
-    if given[:1] in (["check"], ["scrub"]):
+    if given[:1] and given[0] in tools.TOOLS:
         return tools.main(given)
     parser = argparse.ArgumentParser(prog="gpux-store", description="The store of files and calls.")
     add: Any = parser.add_argument

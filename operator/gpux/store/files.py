@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
+from gpux.blobs import is_reference
 from gpux.store.http import HttpError, reply
 from gpux.store.routes import FILES, HASH, Context, number, route
 from gpux.store.transfer import Transfer
@@ -54,6 +55,8 @@ def _references(context: Context) -> list[str] | None:
     """
     claims = context.claims
     asked = [f"{kind}:{context.query[kind]}" for kind in ("task", "owner") if kind in context.query]
+    if not all(is_reference(reference) for reference in asked):
+        raise HttpError(400, "no task or owner can have this name")
     if claims.scope == "operator":
         return asked or None
     own = [f"task:{claims.task}"] + ([f"owner:{claims.owner}"] if claims.owner is not None else [])

@@ -79,7 +79,7 @@ def byte_range(request: web.BaseRequest, *, size: int, etag: str) -> tuple[int, 
     What can't be understood is ignored, as RFC 9110 has it; what lies outside raises HttpError 416.
     """
     found = _RANGE.fullmatch(request.headers.get("Range", "").replace(" ", ""))
-    if not found or request.headers.get("If-Range", etag) != etag:
+    if not found or request.method != "GET" or request.headers.get("If-Range", etag) != etag:
         return None
     first, last = found["first"], found["last"]
     if not first and not last:

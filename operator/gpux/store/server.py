@@ -15,6 +15,7 @@ from aiohttp import web
 from gpux import tokens
 from gpux.blobs import HashConflictError, QuotaError, StorageFullError
 from gpux.calls import CallConflictError, CallNotFoundError
+from gpux.files import is_full
 from gpux.log import log
 from gpux.store.http import HttpError, reply
 from gpux.store.metrics import Metrics
@@ -65,7 +66,8 @@ class Server:
             raise
         except Exception as error:  # noqa: BLE001 one request's failure is not the server's
             log("error", "a request failed", route=name, error=repr(error))
-            response = reply({"error": "internal error"}, status=500)
+            status, message = (507, "the store is full") if is_full(error) else (500, "internal error")
+            response = reply({"error": message}, status=status)
         method = request.method if route and request.method in route.methods else "other"
         self._metrics.requests.labels(name, method, str(response.status)).inc()
         if "wait" not in query:
@@ -93,7 +95,10 @@ class Server:
             claims.scope != "operator" and path.get("task", claims.task) != claims.task
         ):
             raise HttpError(403, "the token doesn't reach this")
-        values = {name: found[-1] for name, found in parse_qs(query, max_num_fields=16).items()}
+        try:
+            values = {name: found[-1] for name, found in parse_qs(query, max_num_fields=16).items()}
+        except ValueError:
+            raise HttpError(400, "the query has too many fields") from None
         return await handler(Context(request, claims, path, values))
 
 

@@ -125,7 +125,7 @@ class Transfer:
     ) -> None:
         """Send bytes of a content as part of a body whose length is announced."""
         file = content.file()
-        if file is None:
+        if file is None or end - start <= _SMALL_FILE:
             await self._stream(response, content, start, end)
         else:
             await self._sendfile(request, file, start, end)

@@ -10,6 +10,7 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -207,7 +208,7 @@ def test_references_and_sweeps(tmp_path):
     one, two = b"one", b"two"
 
     def live(blobs, disk):
-        must = set()
+        must: set[tuple[str, bytes]] = set()
 
         def step(action, *, removes=(), adds=()):
             must.difference_update(removes)
@@ -229,7 +230,7 @@ def test_references_and_sweeps(tmp_path):
         assert blobs.usage().objects == 1
         step(lambda: keep(blobs, two), adds=[("a", two)])
 
-    counts = Counter()
+    counts: Counter[Any] = Counter()
     for must, after, _ in states_of(tmp_path, live, most=48):
         assert_sound(after, must or frozenset())
         counts[must] += 1

@@ -27,6 +27,77 @@ def test_an_operator_token_is_bound_to_no_tenant():
     assert verify(token) == tokens.Claims("operator", "", "", 1000)
 
 
+@pytest.mark.parametrize(
+    ("claims", "expected"),
+    [
+        ({"owner": "o"}, {"owner": "o"}),
+        ({"owner": ""}, {}),
+        ({"owner": None, "jobBytes": None, "public": None}, {}),
+        ({"jobBytes": 0, "ownerBytes": 1 << 50}, {"job_bytes": 0, "owner_bytes": 1 << 50}),
+        ({"public": True, "external": True}, {"public": True, "external": True}),
+        ({"scope": "files"}, {"scope": "files", "external": True}),
+        ({"unknown": 7}, {}),
+    ],
+)
+def test_optional_claims(claims, expected):
+    assert verify(tokens.sign(KEY, CLAIMS | claims)) == tokens.Claims("job", "a", "t", 1000)._replace(
+        **expected
+    )
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        *({"owner": 7}, {"owner": ["o"]}, {"jobBytes": "1"}, {"jobBytes": 1.0}, {"jobBytes": -1}),
+        *(
+            {"jobBytes": True},
+            {"ownerBytes": "many"},
+            {"public": 1},
+            {"public": "yes"},
+            {"external": "false"},
+        ),
+    ],
+)
+@pytest.mark.parametrize("scope", ["job", "files"])
+def test_a_wrong_claim_is_not_taken_for_a_missing_one(scope, claims):
+    """A quota that can't be read must not become no quota."""
+    (name,) = claims
+    with pytest.raises(tokens.TokenError, match=f"claim {name} is malformed"):
+        verify(tokens.sign(KEY, CLAIMS | {"scope": scope} | claims))
+
+
+LINK = {"scope": "link", "namespace": "a", "exp": 1000}
+
+
+def test_links():
+    name = "0" * 40
+    assert verify(tokens.sign(KEY, LINK | {"hash": name})) == tokens.Claims("link", "a", "", 1000, hash=name)
+    assert verify(tokens.sign(KEY, LINK | {"task": "t", "path": "x/y"})) == tokens.Claims(
+        "link", "a", "t", 1000, path="x/y"
+    )
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        *(
+            {},
+            {"hash": ""},
+            {"hash": "0" * 39},
+            {"hash": "A" * 40},
+            {"hash": 7},
+            {"task": "t"},
+            {"path": "x"},
+        ),
+        *({"task": "", "path": "x"}, {"task": "t", "path": None}, {"hash": "0" * 40, "namespace": ""}),
+        {"hash": "x", "task": "t", "path": "p"},
+    ],
+)
+def test_links_to_nothing(claims):
+    with pytest.raises(tokens.TokenError, match="incomplete"):
+        verify(tokens.sign(KEY, LINK | claims))
+
+
 def test_expiry():
     with pytest.raises(tokens.TokenError, match="expired"):
         verify(tokens.sign(KEY, CLAIMS), now=1000.0)

@@ -28,7 +28,7 @@ class Clock:
 class FullDisk(Disk):
     """Has no room left after so many operations that need some."""
 
-    left = None
+    left: int | None = None
 
     def _need(self):
         if self.left is not None:

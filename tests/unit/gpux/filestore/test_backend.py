@@ -38,12 +38,15 @@ def test_any_part_can_be_read(tmp_path):
     blobs = store(tmp_path)
     content = bytes(range(256)) * 5000
     put(blobs, content)
-    _, opened = blobs.open("a", sha1(content))
-    with closing(opened):
+    found = blobs.open("a", sha1(content))
+    assert found
+    with closing(found[1]) as opened:
         assert b"".join(opened.read(7, 1_100_000)) == content[7:1_100_000]
         assert max(map(len, opened.read(0, len(content)))) <= 1 << 20
         assert list(opened.read(5, 5)) == []
-        assert opened.file().read() == content
+        file = opened.file()
+        assert file
+        assert file.read() == content
 
 
 def test_the_same_again_is_not_new_and_kept_once(tmp_path):
