@@ -99,6 +99,15 @@ TASKS = {
     },
     "many services": {**JOB, "services": {f"s{n}": {} for n in range(64)}},
     "storage": {**JOB, "storage": {"jobSize": "1Gi", "userSize": "1Ti", "gpuxServices": ["a", "B_c"]}},
+    "proven": {
+        **JOB,
+        "owner": "FAe4sisG95oZ42w7buUn5qEE4TAnfTTFPiguZUHmhiF",
+        "ownerProof": {
+            "signature": f"{'A' * 86}==",
+            "notAfter": "2026-12-01T00:00:00Z",
+            "digests": [f"sha256:{digit * 64}" for digit in "01"],
+        },
+    },
     "deleted at once": {**JOB, "ttlSecondsAfterFinished": 0},
     "published": {**CALL, "publish": {"accountRef": {"name": "account"}}, "payment": "1"},
     "confirmed from the start": {**CALL, "confirm": {"responseId": "1"}},

@@ -15,6 +15,11 @@ CALL = {"sourceRef": {"name": "source"}, "functionName": "run", "data": {"prompt
 JOB = {"sourceRef": {"name": "source"}}
 KEY = {"name": "object", "key": "key"}
 ACCOUNT = {"accountRef": {"name": "account"}}
+PROOF = {
+    "signature": f"{'A' * 86}==",
+    "notAfter": "2026-12-01T00:00:00Z",
+    "digests": [f"sha256:{'0' * 64}"],
+}
 KINDS = {"OpenGPUSource": "opengpusources", "OpenGPUTask": "opengputasks"}
 
 
@@ -237,6 +242,35 @@ TASKS = [
     call("a payment beyond 256 bits", "spec.payment", "Too long", payment="1" * 79),
     job("an empty owner", "spec.owner", "should be at least 1 chars long", owner=""),
     job("an owner with a slash", "spec.owner", PATTERN, owner="../alice"),
+    job("a proof of nobody", "spec.ownerProof", "set owner too", ownerProof=PROOF),
+    job(
+        "a proof without an end",
+        "spec.ownerProof.notAfter",
+        REQUIRED,
+        owner="a",
+        ownerProof=without(PROOF, "notAfter"),
+    ),
+    job(
+        "no signature",
+        "spec.ownerProof.signature",
+        PATTERN,
+        owner="a",
+        ownerProof={**PROOF, "signature": "x"},
+    ),
+    job(
+        "a moment that never is",
+        "spec.ownerProof.notAfter",
+        "date-time",
+        owner="a",
+        ownerProof={**PROOF, "notAfter": "2026-13-01T00:00:00Z"},
+    ),
+    job(
+        "a file by its name",
+        "spec.ownerProof.digests[0]",
+        PATTERN,
+        owner="a",
+        ownerProof={**PROOF, "digests": ["compose.yaml"]},
+    ),
     job("a port too high", "spec.ports[0]", MOST, ports=[65536]),
     job("port 0", "spec.ports[0]", LEAST, ports=[0]),
     job("a port twice", "spec.ports[1]", "Duplicate", ports=[80, 80]),

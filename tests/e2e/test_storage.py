@@ -1,8 +1,8 @@
 """What lasts and what doesn't: owners' storage outlives tasks, tasks' volumes leave nothing on the nodes' disks.
 
 The shared class is a directory of the machine that both nodes see at the same place. An NFS server would be nearer to
-what clusters have, and can be had for a pod (nfs-ganesha), but not mounted: mount(2) of nfs, nfs4, 9p and cifs fails with
-ENODEV in the kernel that these tests run on, which takes no modules, and Debian has no NFS client for FUSE.
+what clusters have, and can be had for a pod (nfs-ganesha), but can't be mounted: the kernel that these tests run on has
+neither nfs nor 9p nor cifs (mount(2) gives ENODEV) and takes no modules, and Debian has no NFS client for FUSE.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 
 from localcluster.paths import Layout
+from opengpu_operator.desired.names import owner_value, user_volume
 from tests.e2e.fixtures import CLUSTER, OPERATOR_NAMESPACE, RELEASE, program
 from tests.e2e.kit import TASKS, Cluster, Object, until
-from tests.e2e.objects import compose, run, shell, source, task, worker
+from tests.e2e.objects import PROBE, amd, compose, run, shell, source, task, worker
 
 pytestmark = pytest.mark.e2e
 
@@ -141,6 +142,54 @@ class TestOwners:
         assert line.split()[5].startswith("node-")
         everywhere = json.loads(program("opengpu", "storage", "ls", "-A", "--all", "-o", "json"))
         assert {row["namespace"] for row in everywhere} >= {namespace}
+
+
+@pytest.mark.slow
+def test_a_task_whose_owners_storage_is_where_it_can_never_run_ends(
+    operator: Cluster, namespace: str
+) -> None:
+    """The storage comes to be on the node without AMD's GPUs by somebody's pod, as it could by a file without any."""
+    name = user_volume(namespace, "erin", "amd")
+    labels = {
+        "app.kubernetes.io/managed-by": "opengpu-operator",
+        "opengpu.network/owner": owner_value("erin"),
+    }
+    annotations = {"opengpu.network/owner-name": "erin"}
+    container = {
+        "name": "fill",
+        "image": PROBE,
+        "command": ["sleep", "infinity"],
+        "volumeMounts": [{"name": "usr", "mountPath": "/usr-of-erin"}],
+    }
+    volume = {"name": "usr", "persistentVolumeClaim": {"claimName": name}}
+    nodes = operator.api.request("GET", "api/v1/nodes")[1]["items"]
+    (without,) = (node for node in nodes if "amd.com/gpu" not in node["status"]["allocatable"])
+    where = {HOSTNAME: without["metadata"]["labels"][HOSTNAME]}
+    operator.apply(
+        namespace,
+        {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {"name": name, "labels": labels, "annotations": annotations},
+            "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "first"},
+            "spec": {"containers": [container], "volumes": [volume], "nodeSelector": where},
+        },
+        *source("on-amd", amd=compose(worker=worker(**amd()))),
+    )
+    operator.kubectl("-n", namespace, "wait", "--for=condition=Ready", "pod/first", "--timeout=90s")
+    operator.apply(namespace, run("never", "on-amd", "true", owner="erin"))
+    # Nodes that have just come up aren't judged for five minutes.
+    ended = operator.wait_task(namespace, "never", "Failed", timeout=420)
+    assert ended["status"]["endReason"] == "StorageNodeConflict"
+    assert f"{without['metadata']['name']}, which has 0 amd.com/gpu of 1" in str(
+        ended["status"]["conditions"]
+    )
+    operator.kubectl("-n", namespace, "delete", "pod", "first", "--grace-period=1")
 
 
 @pytest.fixture(scope="class")

@@ -7,18 +7,18 @@ import base64
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
 
 from gpux.hashes import b58encode
 from opengpu_operator.api.conditions import timestamp
 from opengpu_operator.cli.options import GOOD, fail
 from opengpu_operator.compose.pipeline import digest
 from opengpu_operator.reconcile.ownerproof import message
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _SPAN: Final = re.compile(r"([0-9]{1,6})([mhd])")
@@ -68,6 +68,14 @@ def register(commands: Any) -> None:
 
 def load(file: Path) -> Ed25519PrivateKey:
     """Read a private key, as openssl or ssh-keygen write it. Raises BadKey and OSError."""
+    # Ten megabytes, which those who only look at files needn't load.
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: PLC0415
+    from cryptography.hazmat.primitives.serialization import (  # noqa: PLC0415
+        load_pem_private_key,
+        load_ssh_private_key,
+    )
+
     raw = file.read_bytes()
     read = load_ssh_private_key if b"OPENSSH PRIVATE KEY" in raw else load_pem_private_key
     try:

@@ -88,7 +88,7 @@ def _moment(text: str) -> datetime:
 
 
 def _verified(key: bytes, signature: str, signed: bytes) -> bool:
-    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - two megabytes, which few processes need
+    from cryptography.exceptions import InvalidSignature  # noqa: PLC0415 - ten megabytes, which few clusters need
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey  # noqa: PLC0415 - the same
 
     try:

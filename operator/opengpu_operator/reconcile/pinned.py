@@ -2,14 +2,16 @@
 
 The scheduler says that volumes and pod don't meet, but not whether that may change. It can't where every node that the
 volume allows is there and lacks, even empty, what the pod asks for. All of it is asked of the API server as it is now,
-since a task ends by it; and what nodes have is their capacity, from which a device plugin that restarts takes nothing.
+since a task ends by it. What nodes have is their capacity, from which a device plugin that restarts takes nothing; but
+a node that boots has no GPUs until its plugin is up, so one that is only just ready isn't judged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from datetime import datetime, timedelta
 from decimal import Decimal
-from typing import Any
+from typing import Any, Final
 
 from opengpu_operator.desired.quantities import parse
 from opengpu_operator.kube.gateway import Gateway
@@ -17,32 +19,48 @@ from opengpu_operator.kube.kinds import NODE, PERSISTENT_VOLUME, POD, PVC
 
 Object = Mapping[str, Any]
 
+#: How long after a node became ready it has everything that it will have.
+SETTLED_AFTER: Final = timedelta(minutes=5)
 
-async def never_fits(gateway: Gateway, namespace: str, name: str) -> str | None:
+
+async def never_fits(gateway: Gateway, namespace: str, name: str, *, now: datetime) -> str | None:
     """Return why a pod that waits for a node will never get one, as a sentence; None if it may, or is gone."""
     pod = await gateway.get(POD, namespace, name)
     if pod is None or pod["spec"].get("nodeName") or pod["metadata"].get("deletionTimestamp"):
         return None
     nodes = await gateway.list(NODE)
+    settled = {node["metadata"]["name"] for node in nodes if _settled(node, now)}
     for volume in pod["spec"].get("volumes") or ():
         claim_name = (volume.get("persistentVolumeClaim") or {}).get("claimName")
         claim = await gateway.get(PVC, namespace, claim_name) if claim_name else None
         volume_name = ((claim or {}).get("spec") or {}).get("volumeName")
         held = await gateway.get(PERSISTENT_VOLUME, None, volume_name) if volume_name else None
-        why = _conflict(pod, held, nodes) if held is not None else None
+        why = _conflict(pod, held, nodes, settled=settled) if held is not None else None
         if why is not None:
             return f"claim {claim_name} is on {why}"
     return None
 
 
-def _conflict(pod: Object, volume: Object, nodes: Iterable[Object]) -> str | None:
-    """Return which nodes a volume is on and what they lack; None where one of them would do, or none is there."""
+def _settled(node: Object, now: datetime) -> bool:
+    """Return whether a node has been ready for long."""
+    return any(
+        condition["type"] == "Ready"
+        and condition["status"] == "True"
+        and datetime.fromisoformat(condition["lastTransitionTime"]) <= now - SETTLED_AFTER
+        for condition in (node.get("status") or {}).get("conditions") or ()
+    )
+
+
+def _conflict(
+    pod: Object, volume: Object, nodes: Iterable[Object], *, settled: Collection[str]
+) -> str | None:
+    """Return which nodes a volume is on and what they lack; None where one of them would do, or isn't all there."""
     required = ((volume["spec"].get("nodeAffinity") or {}).get("required") or {}).get("nodeSelectorTerms")
     if not required:
         return None
     allowed = [node for node in nodes if selects(required, node)]
-    if not allowed:
-        # Its node isn't there now, and may come back with the volume.
+    if not allowed or any(node["metadata"]["name"] not in settled for node in allowed):
+        # Its node may come back with the volume, and with all that it has.
         return None
     lacks = {node["metadata"]["name"]: lack(pod, node) for node in allowed}
     if not all(lacks.values()):

@@ -282,6 +282,10 @@ class TaskReconciler:
         status, spec = task.status, task.spec
         started = self._started(task)
         if started is not None:
+            if "revision" not in draft.before and task.spec.owner is not None:
+                # Only its children say that it runs, and whoever may make such objects may not thereby be the owner.
+                translation = await self._translations.get(task.metadata.namespace, started)
+                self._check_owner(task, translation.digest if translation else "", draft.now)
             return started, True
         if source is None:
             message = f"there is no OpenGPUSource {spec.source_ref.name} yet"
@@ -304,7 +308,7 @@ class TaskReconciler:
         if source.spec.suspend:
             raise Waiting(Reason.SOURCE_SUSPENDED, f"OpenGPUSource {source.metadata.name} is suspended")
         chosen = self._choose(task, source)
-        self._check_owner(task, chosen, draft.now)
+        self._check_owner(task, chosen.digest or "", draft.now)
         draft.set(
             ConditionType.SOURCE_RESOLVED, status=True, reason=Reason.FETCHED, message=chosen.digest or ""
         )
@@ -317,18 +321,12 @@ class TaskReconciler:
         self._starting[task.metadata.uid] = chosen.revision or ""
         return chosen.revision or "", False
 
-    def _check_owner(self, task: Task, chosen: EnvironmentStatus, now: datetime) -> None:
+    def _check_owner(self, task: Task, digest: str, now: datetime) -> None:
         """Refuse a task that can't prove whom it names as the owner, where that is asked for."""
         namespace = self._cache.get(NAMESPACE, None, task.metadata.namespace) or {}
         asked = (namespace.get("metadata", {}).get("annotations") or {}).get(REQUIRE_OWNER_PROOF)
         required = self._settings.storage.require_owner_proof if asked is None else asked != "false"
-        ownerproof.check(
-            task,
-            digest=chosen.digest or "",
-            cluster=self._settings.cluster_id,
-            required=required,
-            now=now,
-        )
+        ownerproof.check(task, digest=digest, cluster=self._settings.cluster_id, required=required, now=now)
 
     def _choose(self, task: Task, source: Source) -> EnvironmentStatus:
         current = source.status.observed_generation == source.metadata.generation
@@ -546,7 +544,7 @@ class TaskReconciler:
         """End a task of which a pod will never get a node; return when to look again where there is hope."""
         for pod in pods.pinned(own_pods, before=now - PINNED_PATIENCE):
             metadata = pod["metadata"]
-            why = await pinned.never_fits(self._gateway, metadata["namespace"], metadata["name"])
+            why = await pinned.never_fits(self._gateway, metadata["namespace"], metadata["name"], now=now)
             if why is not None:
                 message = f"{gates.component(pod)} can't run anywhere: {why}"
                 return End(reason=Reason.STORAGE_NODE_CONFLICT, message=message, failed=True)

@@ -50,8 +50,10 @@ async def test_calls(client):
     assert (record["state"], record["answer"]) == ("queued", None)
     assert record["times"]["queued"]
     assert {"namespace": "tenant", "task": TASK, "attempt": 1, "state": "queued"} in await client.list_calls()
-    await client.delete_calls(TASK)
-    await client.delete_calls(TASK)
+    assert {"task": TASK, "namespace": "tenant"} in await client.list_tasks()
+    await client.delete_task(TASK)
+    await client.delete_task(TASK)
+    assert TASK not in [entry["task"] for entry in await client.list_tasks()]
     with pytest.raises(StoreRefused) as caught:
         await client.get_call(TASK, 1)
     assert caught.value.status == 404

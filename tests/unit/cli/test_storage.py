@@ -16,8 +16,8 @@ from opengpu_operator.api.labels import (
     SOURCE,
     TASK_UID,
 )
+from opengpu_operator.cli.claims import rows, table
 from opengpu_operator.cli.main import main
-from opengpu_operator.cli.storage import rows, table
 from opengpu_operator.desired.names import owner_value, user_volume
 from tests.unit.reconcile.builders import at
 

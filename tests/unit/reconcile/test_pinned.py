@@ -9,6 +9,7 @@ import pytest
 from opengpu_operator.kube.gateway import Gateway
 from opengpu_operator.kube.kinds import NODE, PERSISTENT_VOLUME, POD, PVC
 from opengpu_operator.reconcile.pinned import never_fits, selects
+from tests.unit.reconcile.builders import NOW, at
 from tests.unit.reconcile.fakes import ApiServer
 
 
@@ -28,10 +29,14 @@ class World:
         self.api.put(PVC, {"metadata": {"name": "usr", "namespace": "team"}, "spec": spec})
         self.pod()
 
-    def node(self, name: str, *, cpu: str, gpus: str | None = None, **labels: str) -> None:
+    def node(
+        self, name: str, *, cpu: str, gpus: str | None = None, ready: str = "True", since: float = -300
+    ) -> None:
         capacity = {"cpu": cpu} | ({"amd.com/gpu": gpus} if gpus else {})
-        labels = {"kubernetes.io/hostname": name, **labels}
-        self.api.put(NODE, {"metadata": {"name": name, "labels": labels}, "status": {"capacity": capacity}})
+        conditions = [{"type": "Ready", "status": ready, "lastTransitionTime": at(since)}]
+        status = {"capacity": capacity, "conditions": conditions}
+        labels = {"kubernetes.io/hostname": name}
+        self.api.put(NODE, {"metadata": {"name": name, "labels": labels}, "status": status})
 
     def volume(self, *rules: dict[str, Any]) -> None:
         affinity = {"required": {"nodeSelectorTerms": [{"matchExpressions": list(rules)}]}} if rules else {}
@@ -56,7 +61,7 @@ class World:
         )
 
     async def why(self) -> str | None:
-        return await never_fits(cast("Gateway", self.api), "team", "p")
+        return await never_fits(cast("Gateway", self.api), "team", "p", now=NOW)
 
 
 async def test_a_pod_whose_volume_is_on_a_node_without_its_gpus_never_fits():
@@ -95,6 +100,13 @@ async def test_one_of_several_nodes_is_enough():
 async def test_a_node_that_is_away_may_come_back():
     world = World()
     world.volume(rule("kubernetes.io/hostname", "In", "node-c"))
+    assert await world.why() is None
+
+
+@pytest.mark.parametrize("node", [{"since": -299}, {"ready": "False"}, {"ready": "Unknown"}])
+async def test_a_node_that_boots_may_still_show_what_it_has(node):
+    world = World()
+    world.node("node-a", cpu="8", **node)
     assert await world.why() is None
 
 

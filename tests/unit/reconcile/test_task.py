@@ -19,6 +19,7 @@ from opengpu_operator.api.labels import (
     COMPONENT,
     EXTERNAL_STORAGE,
     REQUIRE_OWNER_PROOF,
+    REVISION,
     TASK_UID,
 )
 from opengpu_operator.api.source import Environment
@@ -28,6 +29,8 @@ from opengpu_operator.kube.errors import ConflictError, TooManyRequests, Unavail
 from opengpu_operator.kube.events import Recorder
 from opengpu_operator.kube.gateway import Gateway
 from opengpu_operator.kube.kinds import (
+    CONFIG_MAP,
+    CONTROLLER_REVISION,
     DEPLOYMENT,
     INGRESS,
     JOB,
@@ -652,6 +655,23 @@ async def test_a_task_that_runs_isnt_asked_for_a_proof_again(world):
     assert world.reason() == "Starting"
 
 
+async def test_an_object_that_says_that_a_task_runs_is_no_proof(world):
+    world.settings = {"storage": {"requireOwnerProof": True}}
+    await world.source(CALL)
+    world.task(functionName="read", owner="alice")
+    (revision,) = (entry["metadata"]["name"] for entry in world.api.all(CONTROLLER_REVISION))
+    metadata = {
+        "name": "forged",
+        "namespace": "team",
+        "labels": {TASK_UID: UID},
+        "annotations": {REVISION: f"cpu/{revision}"},
+    }
+    world.api.put(CONFIG_MAP, {"metadata": metadata})
+    await Operator(world).run()
+    assert world.reason() == "OwnerProofRefused:owner"
+    assert world.api.all(DEPLOYMENT) == []
+
+
 async def test_a_volume_that_grows_restarts_nothing(world):
     operator = await started(world, functionName="read", owner="alice", storage={"userSize": "20Gi"})
     for claim in world.api.all(PVC):
@@ -688,8 +708,9 @@ async def test_a_pod_that_its_volume_keeps_from_every_node_ends_the_task(world):
     hosts = [{"key": "host", "operator": "In", "values": ["node-a"]}]
     affinity = {"required": {"nodeSelectorTerms": [{"matchExpressions": hosts}]}}
     world.api.put(PERSISTENT_VOLUME, {"metadata": {"name": "pv"}, "spec": {"nodeAffinity": affinity}})
-    empty = {"metadata": {"name": "node-a", "labels": {"host": "node-a"}}, "status": {"capacity": {}}}
-    world.api.put(NODE, empty)
+    ready = {"type": "Ready", "status": "True", "lastTransitionTime": at(-3600)}
+    empty = {"metadata": {"name": "node-a", "labels": {"host": "node-a"}}}
+    world.api.put(NODE, empty | {"status": {"capacity": {}, "conditions": [ready]}})
     waiting = world.run_pod(node=None, ready=False, conditions=[PINNED])
     volume = {"name": "usr", "persistentVolumeClaim": {"claimName": claim["metadata"]["name"]}}
     containers = [{"name": "worker", "resources": {"requests": {"cpu": "1"}}}]
