@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 
+import aiohttp
 import pytest
 
 from gpux.blobs import PUBLIC, Retention
@@ -87,6 +88,22 @@ async def test_over_a_quota(service, root, body, claims):
     assert not list((root / "tmp").iterdir())
     assert b"gpux_store_over_quota_total 1.0" in service.metrics.text()
     assert (await upload(service, body(), **dict.fromkeys(claims, 100) | {"owner": "o"}))[0] == 201
+
+
+async def test_a_body_without_end_is_refused_when_it_is_over_the_quota(service, root):
+    async def body():
+        while True:
+            yield bytes(1000)
+
+    try:
+        status, document = await upload(service, body(), jobBytes=100_000)
+    except aiohttp.ClientError:
+        # The connection may be closed before the client has read the answer.
+        status, document = 507, {"error": "quota: "}
+    assert status == 507
+    assert document["error"].startswith("quota: ")
+    assert not list((root / "tmp").iterdir())
+    assert b"gpux_store_over_quota_total 1.0" in service.metrics.text()
 
 
 async def test_over_a_quota_with_bytes_that_others_have(service):

@@ -187,6 +187,12 @@ async def test_a_quota_is_for_all_of_it(service, root, quota):
     assert (await put(service, tar(), bearer=token(jobBytes=300_000)))[0] == 201
 
 
+async def test_the_same_file_in_several_places_counts_once(service):
+    archive = tar({str(number): b"x" * 1000 for number in range(50)})
+    status, document = await put(service, archive, bearer=token(jobBytes=10_000))
+    assert (status, document["files"]) == (201, 50)
+
+
 async def test_a_full_disk(service, root):
     service.disk.left = 20
     status, _ = await put(service, tar())
