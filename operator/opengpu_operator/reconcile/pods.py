@@ -16,8 +16,8 @@ from opengpu_operator.reconcile.gates import component, is_pod_ready
 
 Object = Mapping[str, Any]
 
-#: In what the scheduler says where a volume's node can't take the pod.
-_VOLUME_CONFLICT = "volume node affinity"
+#: In what the scheduler says where a volume's node can't take the pod: since Kubernetes 1.35, and before.
+_VOLUME_CONFLICTS = ("PersistentVolume's node affinity", "volume node affinity")
 _PULL_ERRORS = {"ImagePullBackOff", "ErrImagePull", "InvalidImageName", "ErrImageNeverPull"}
 _START_ERRORS = {
     "CrashLoopBackOff",
@@ -111,7 +111,7 @@ def _scheduling_problem(pod: Object, nodes: list[Object], failed: Mapping[str, s
         if condition["type"] != "PodScheduled" or condition["status"] != "False":
             continue
         message = condition.get("message", "")
-        if _VOLUME_CONFLICT in message:
+        if _kept_by_a_volume(message):
             return Problem(
                 reason=Reason.STORAGE_NODE_CONFLICT,
                 message=f"{name}: its volume is on a node that can't take the pod: {message}",
@@ -120,6 +120,11 @@ def _scheduling_problem(pod: Object, nodes: list[Object], failed: Mapping[str, s
         reason = Reason.WAITING_FOR_GPUS if busy else Reason.UNSCHEDULABLE
         return Problem(reason=reason, message=f"{name}: {message}")
     return None
+
+
+def _kept_by_a_volume(message: str) -> bool:
+    """Return whether the scheduler says that a volume keeps a pod from nodes."""
+    return any(words in message for words in _VOLUME_CONFLICTS)
 
 
 def _container_problem(pod: Object) -> Problem | None:
@@ -215,7 +220,7 @@ def pinned(pods: Iterable[Object], *, before: datetime) -> list[Object]:
         for condition in pod.get("status", {}).get("conditions", [])
         if condition["type"] == "PodScheduled"
         and condition["status"] == "False"
-        and _VOLUME_CONFLICT in condition.get("message", "")
+        and _kept_by_a_volume(condition.get("message", ""))
         and datetime.fromisoformat(condition["lastTransitionTime"]) <= before
     ]
 

@@ -83,10 +83,17 @@ def test_pods_on_their_way_out_do_not_count() -> None:
             Reason.UNSCHEDULABLE,
             "memory",
         ),
-        (
-            pod(node=None, conditions=unschedulable("2 node(s) had volume node affinity conflict")),
-            Reason.STORAGE_NODE_CONFLICT,
-            "its volume is on a node",
+        *(
+            (
+                pod(node=None, conditions=unschedulable(f"2 node(s) {words}")),
+                Reason.STORAGE_NODE_CONFLICT,
+                "its volume is on a node",
+            )
+            # As Kubernetes said it until 1.34, and says it since.
+            for words in (
+                "had volume node affinity conflict",
+                "didn't match PersistentVolume's node affinity",
+            )
         ),
         (
             pod(node=None, gates=["opengpu.network/healthy.db"]),

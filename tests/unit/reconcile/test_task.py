@@ -696,7 +696,7 @@ async def test_more_than_the_cluster_gives_is_refused(world):
 PINNED = {
     "type": "PodScheduled",
     "status": "False",
-    "message": "0/2 nodes are available: 1 Insufficient amd.com/gpu, 1 node(s) had volume node affinity conflict.",
+    "message": "0/2 nodes: 1 Insufficient amd.com/gpu, 1 node(s) didn't match PersistentVolume's node affinity.",
     "lastTransitionTime": at(0),
 }
 
