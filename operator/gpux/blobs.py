@@ -211,6 +211,14 @@ def is_namespace(text: str) -> bool:
 def over_quota(reference: str, limit: int) -> QuotaError:
     """Say whose quota is too small."""
     kind, _, name = reference.partition(":")
-    return QuotaError(
-        f"quota: the {kind} {name} may keep {limit} bytes in the store; let go of something first"
-    )
+    return QuotaError(f"quota: the {kind} {name} may keep {limit} bytes in the store and would have more")
+
+
+def check_quotas(keeper: Keeper, size: int) -> None:
+    """Refuse what is too large for a quota even if nothing else is kept. Raises QuotaError.
+
+    Whether there is room beside the rest is known only by the hash: what is there already takes none.
+    """
+    for reference, limit in keeper.references.items():
+        if limit is not None and size > limit:
+            raise over_quota(reference, limit)

@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from itertools import product
+from itertools import islice, product
 from typing import TypeAlias
 
 from gpux.blobs import PUBLIC, Blob, HashConflictError, Keeper
@@ -28,6 +28,7 @@ from gpux.hashes import FileHash
 from gpux.log import log
 
 _LOCKS = 256
+_BATCH = 10_000
 _DAY = 86_400.0
 
 _Taken: TypeAlias = dict[tuple[str, str], int]
@@ -198,10 +199,12 @@ class Shelves:
         if not os.path.isdir(folder):
             return 0
         count = 0
-        for sha1 in self.layout.referred(namespace, reference):
-            # The grace of what nobody else refers to starts now.
-            self.use(namespace, sha1, coarse=False)
-            count += self.let_go(namespace, reference, sha1)
+        # In batches, since a directory that changes while it is read may not show everything.
+        while batch := list(islice(self.layout.referred(namespace, reference), _BATCH)):
+            for sha1 in batch:
+                # The grace of what nobody else refers to starts now.
+                self.use(namespace, sha1, coarse=False)
+                count += self.let_go(namespace, reference, sha1)
         self.sync([folder])
         self.remove_folder(namespace, reference)
         return count

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from aiohttp import web
 
 from gpux import folders
-from gpux.blobs import Blob, Keeper, over_quota
+from gpux.blobs import Blob, Keeper, check_quotas
 from gpux.folders import BLOCK, File, Folder, FolderError, Member
 from gpux.hashes import FileHash
 from gpux.log import log
@@ -76,6 +76,7 @@ class FolderApi:
         files: list[File] = []
         directories: list[str] = []
         paths = folders.Paths()
+        counted: set[str] = set()
         total = 0
         while (member := await _next(source)) is not None:
             if not member.path:
@@ -84,11 +85,13 @@ class FolderApi:
             if member.directory:
                 directories.append(member.path)
                 continue
-            total += member.size
-            for reference, limit in keeper.references.items():
-                if limit is not None and total > limit:
-                    raise over_quota(reference, limit)
+            check_quotas(keeper, member.size)
             one = await self._put(source.content(member.size), keeper, stored, size=member.size)
+            # The same file in several places counts once.
+            if one.blob.sha1 not in counted:
+                counted.add(one.blob.sha1)
+                total += member.size
+                check_quotas(keeper, total)
             files.append(File(member.path, one.blob.sha1, member.size, member.executable))
         # Whatever follows the end is no part of the archive, but the sender wants to get rid of it.
         async for _ in source.rest():

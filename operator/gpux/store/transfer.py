@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple, TypeVar
 
 from aiohttp import web
 
-from gpux.blobs import Blob, Blobs, Content, Keeper
+from gpux.blobs import Blob, Blobs, Content, Keeper, check_quotas
 from gpux.hashes import FileHash
 from gpux.store.http import HttpError, body_chunks, byte_range, check_length, has_etag
 from gpux.store.metrics import Metrics
@@ -78,9 +78,10 @@ class Transfer:
         """Store the body of a request; see `Upload.commit`."""
         most = self.limits.file_bytes if limit is None else limit
         check_length(request, limit=most)
+        check_quotas(keeper, request.content_length or 0)
         async with self.slot(keeper.namespace):
             return await receive(
-                body_chunks(request, limit=most),
+                _within_quotas(body_chunks(request, limit=most), keeper),
                 blobs=self.blobs,
                 keeper=keeper,
                 size=request.content_length,
@@ -185,3 +186,12 @@ class Transfer:
         if start < end:
             # The backend has lost it midway; the length that was announced tells the reader.
             raise ConnectionResetError("the content ended early")
+
+
+async def _within_quotas(chunks: AsyncIterator[bytes], keeper: Keeper) -> AsyncIterator[bytes]:
+    """Pass a body on until it is too large, so that nobody fills the disk with what is refused in the end."""
+    size = 0
+    async for chunk in chunks:
+        size += len(chunk)
+        check_quotas(keeper, size)
+        yield chunk

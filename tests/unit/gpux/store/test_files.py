@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 
+import aiohttp
 import pytest
 
 from gpux.blobs import PUBLIC, Retention
@@ -87,6 +88,22 @@ async def test_over_a_quota(service, root, body, claims):
     assert not list((root / "tmp").iterdir())
     assert b"gpux_store_over_quota_total 1.0" in service.metrics.text()
     assert (await upload(service, body(), **dict.fromkeys(claims, 100) | {"owner": "o"}))[0] == 201
+
+
+async def test_a_body_without_end_is_refused_when_it_is_over_the_quota(service, root):
+    async def body():
+        while True:
+            yield bytes(1000)
+
+    try:
+        status, document = await upload(service, body(), jobBytes=100_000)
+    except aiohttp.ClientError:
+        # The connection may be closed before the client has read the answer.
+        status, document = 507, {"error": "quota: "}
+    assert status == 507
+    assert document["error"].startswith("quota: ")
+    assert not list((root / "tmp").iterdir())
+    assert b"gpux_store_over_quota_total 1.0" in service.metrics.text()
 
 
 async def test_over_a_quota_with_bytes_that_others_have(service):
@@ -214,6 +231,26 @@ async def test_a_backend_without_files_is_read_in_pieces(service, monkeypatch):
     content = bytes(range(256)) * 8192
     _, document = await upload(service, content)
     assert (await service.ask("GET", f"/v1/files/{document['sha1']}"))[2] == content
+
+
+HEADERS = [
+    ({"Authorization": "Basic eDp5"}, 401),
+    ({"Authorization": "Bearer"}, 401),
+    ({"Authorization": "Bearer  "}, 401),
+    ({"Content-Encoding": "gzip"}, 201),
+    ({"Content-Type": "multipart/form-data; boundary=x"}, 201),
+    ({"X-Namespace": "b", "X-Forwarded-For": "127.0.0.1"}, 201),
+    ({"Expect": "100-continue"}, 201),
+]
+
+
+@pytest.mark.parametrize(("headers", "expected"), HEADERS, ids=str)
+async def test_headers_change_nothing_of_what_is_stored(service, headers, expected):
+    status, _, content = await service.ask("POST", "/v1/files", body=CONTENT, headers=headers)
+    assert status == expected
+    if status == 201:
+        assert json.loads(content)["sha1"] == SHA1.hexdigest()
+        assert service.blobs.holders("task") == [("a", "t")]
 
 
 # -------------------------------------------------------------------------------------------------------------- lists

@@ -187,6 +187,12 @@ async def test_a_quota_is_for_all_of_it(service, root, quota):
     assert (await put(service, tar(), bearer=token(jobBytes=300_000)))[0] == 201
 
 
+async def test_the_same_file_in_several_places_counts_once(service):
+    archive = tar({str(number): b"x" * 1000 for number in range(50)})
+    status, document = await put(service, archive, bearer=token(jobBytes=10_000))
+    assert (status, document["files"]) == (201, 50)
+
+
 async def test_a_full_disk(service, root):
     service.disk.left = 20
     status, _ = await put(service, tar())
@@ -207,6 +213,26 @@ async def test_a_sender_who_goes_away(service, root):
         await service.ask("POST", "/v1/folders", body=body())
     # The next request is served after what was begun is over.
     assert (await put(service, tar()))[0] == 201
+
+
+async def test_senders_who_stall_leave_room_for_others_and_nothing_else(service, root, monkeypatch):
+    """As many as a namespace may have at once, in the middle of a member."""
+    monkeypatch.setattr("gpux.store.http.IDLE_SECONDS", 1.0)
+    going_on = asyncio.Event()
+
+    async def body():
+        yield tar()[:2000]
+        await going_on.wait()
+
+    stalled = [asyncio.create_task(service.ask("POST", "/v1/folders", body=body())) for _ in range(2)]
+    while b"gpux_store_uploads 2.0" not in service.metrics.text():  # noqa: ASYNC110 only a metric tells
+        await asyncio.sleep(0.01)
+    assert (await put(service, tar(), bearer=token(namespace="b")))[0] == 201
+    answers = await asyncio.gather(*stalled)
+    going_on.set()
+    assert [status for status, _, _ in answers] == [408, 408]
+    assert service.blobs.entries("a", limit=9) == []
+    assert not list((root / "tmp").iterdir())
 
 
 async def test_manifests_reach_nothing_that_files_do_not(service):
