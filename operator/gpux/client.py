@@ -100,9 +100,16 @@ class StoreClient:
         """Forget a task: its calls, and its hold on files. Nothing to forget is no error."""
         await self._request("DELETE", f"/v1/tasks/{_part(task)}")
 
-    async def put_file(self, namespace: str, data: bytes | AsyncIterable[bytes]) -> dict[str, Any]:
-        """Store a file for a namespace; its hashes, size and URL."""
-        return await self._document("POST", "/v1/files", query={"namespace": namespace}, body=data)  # type: ignore[no-any-return]
+    async def put_file(
+        self, namespace: str, data: bytes | AsyncIterable[bytes], *, reference: str
+    ) -> dict[str, Any]:
+        """Store a file for a namespace, as long as ``reference`` isn't dropped; its hashes, size and URL."""
+        query = {"namespace": namespace, "reference": reference}
+        return await self._document("POST", "/v1/files", query=query, body=data)  # type: ignore[no-any-return]
+
+    async def drop_reference(self, reference: str) -> None:
+        """Let go of every file that is stored for a reference. Nothing to let go of is no error."""
+        await self._request("DELETE", f"/v1/references/{_part(reference)}")
 
     async def get_file(self, namespace: str, name: str, *, limit: int) -> bytes:
         """Read a namespace's file of at most ``limit`` bytes; a larger one is refused with 413."""

@@ -40,9 +40,12 @@ class Reports:
         return max(0.0, (self._retry_at - self._clock()).total_seconds())
 
     async def keep(
-        self, namespace: str, report: FileReport, *, known: StoredReport | None
+        self, namespace: str, source: str, report: FileReport, *, known: StoredReport | None
     ) -> StoredReport | None:
-        """Return where a report is kept; None if the store can't take it now. What is ``known`` is there already."""
+        """Return where a report on the source with that UID is kept; None if the store can't take it now.
+
+        What is ``known`` is there already.
+        """
         content = report.canonical()
         if known is not None and known.sha1 == hashlib.sha1(content, usedforsecurity=False).hexdigest():
             return known
@@ -50,17 +53,31 @@ class Reports:
             return None
         try:
             async with asyncio.timeout(PATIENCE_SECONDS):
-                stored = await self._store.put_file(namespace, content)
+                stored = await self._store.put_file(namespace, content, reference=_reference(source))
         except (StoreUnavailable, StoreRefused, TimeoutError) as error:
             self._failed(error)
             return None
         self._delay, self._retry_at = FIRST_DELAY, None
         return StoredReport(sha1=stored["sha1"], size=stored["size"])
 
+    async def forget(self, source: str) -> None:
+        """Let the store forget the reports on a source that is going. It isn't waited for: they are small."""
+        if self.delay:
+            return
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                await self._store.drop_reference(_reference(source))
+        except (StoreUnavailable, StoreRefused, TimeoutError) as error:
+            self._failed(error)
+
     def _failed(self, error: Exception) -> None:
         if self.delay:
             # Several tried at the same time: that is one failure.
             return
-        logger.warning("the store takes no reports: %s", str(error) or type(error).__name__)
+        logger.warning("the store does nothing about reports: %s", str(error) or type(error).__name__)
         self._retry_at = self._clock() + self._delay
         self._delay = min(self._delay * 2, LONGEST_DELAY)
+
+
+def _reference(source: str) -> str:
+    return f"keep:{source}"

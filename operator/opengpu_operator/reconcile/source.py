@@ -183,6 +183,7 @@ class SourceReconciler:
             draft.status.active_tasks = len(users)
             await self._status.write(source.metadata, draft)
             return None
+        await self._reports.forget(source.metadata.uid)
         rest = [name for name in source.metadata.finalizers if name != SOURCE_IN_USE_FINALIZER]
         patch = {"metadata": {"finalizers": rest, "resourceVersion": source.metadata.resource_version}}
         with contextlib.suppress(NotFound):
@@ -363,7 +364,7 @@ class SourceReconciler:
             if findings:
                 report = FileReport(environment=entry.name, digest=entry.digest, findings=findings)
                 entry.report = await self._reports.keep(
-                    source.metadata.namespace, report, known=known.get(entry.name)
+                    source.metadata.namespace, source.metadata.uid, report, known=known.get(entry.name)
                 )
 
     async def _report_later(self, source: Source) -> None:

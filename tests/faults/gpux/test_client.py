@@ -85,10 +85,10 @@ async def test_files(client):
         for _ in range(100):
             yield b"x" * 10_000
 
-    stored = await client.put_file("tenant", b"hello")
+    stored = await client.put_file("tenant", b"hello", reference="keep:test")
     assert stored["sha1"] == hashlib.sha1(b"hello").hexdigest()
     assert await client.get_file("tenant", stored["sha1_b58"], limit=5) == b"hello"
-    streamed = await client.put_file("tenant", pieces())
+    streamed = await client.put_file("tenant", pieces(), reference="keep:test")
     assert streamed["size"] == 1_000_000
     with pytest.raises(StoreRefused) as caught:
         await client.get_file("tenant", streamed["sha1"], limit=999_999)
@@ -97,7 +97,7 @@ async def test_files(client):
         await client.get_file("other", stored["sha1"], limit=5)
     assert caught.value.status == 404
     with pytest.raises(StoreRefused) as caught:
-        await client.put_file("../x", b"")
+        await client.put_file("../x", b"", reference="keep:test")
     assert caught.value.status == 400
 
 
@@ -140,7 +140,11 @@ def replace_key(lab: Lab, key: bytes) -> None:
 
 async def test_a_store_that_is_away():
     async with StoreClient("http://127.0.0.1:1", lambda: OPERATOR) as nowhere:
-        for attempt in (nowhere.list_calls(), nowhere.changes(after=0), nowhere.put_file("tenant", b"")):
+        for attempt in (
+            nowhere.list_calls(),
+            nowhere.changes(after=0),
+            nowhere.put_file("tenant", b"", reference="keep:test"),
+        ):
             with pytest.raises(StoreUnavailable):
                 await attempt
 

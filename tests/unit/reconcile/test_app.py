@@ -133,6 +133,9 @@ class Store:
         self.tasks: list[tuple[str, str]] = []
         """(namespace, UID) of what it has anything of"""
 
+    async def drop_reference(self, reference: str) -> None:
+        """Nobody asks for a source's reports here."""
+
     async def changes(self, **_: object) -> dict[str, Any]:
         return {"last": 1, "epoch": "e", "changes": [await self.changed.get()]}
 

@@ -20,6 +20,7 @@ from tests.unit.reconcile.builders import NOW
 
 FINDING = Finding(severity=Severity.WARNING, reason="BindReplaced", message="M.")
 REPORT = FileReport(environment="cpu", digest="sha256:0", findings=[FINDING])
+SOURCE = "11111111-2222-3333-4444-555555555555"
 OTHER = FileReport(environment="amd", digest="sha256:0", findings=[FINDING])
 
 
@@ -28,12 +29,21 @@ class Store:
 
     def __init__(self) -> None:
         self.files: list[tuple[str, bytes]] = []
+        self.references: set[str] = set()
+        self.dropped: list[str] = []
         self.tried = 0
         self.fails: Exception | None = None
         self.hangs = False
 
-    async def put_file(self, namespace: str, data: bytes) -> dict[str, object]:
+    async def drop_reference(self, reference: str) -> None:
         self.tried += 1
+        if self.fails is not None:
+            raise self.fails
+        self.dropped.append(reference)
+
+    async def put_file(self, namespace: str, data: bytes, *, reference: str) -> dict[str, object]:
+        self.tried += 1
+        self.references.add(reference)
         if self.hangs:
             await asyncio.Event().wait()
         if self.fails is not None:
@@ -69,7 +79,7 @@ def reports(store: Store, clock: Clock) -> Reports:
 
 
 async def test_a_report_is_kept_under_its_hash(reports: Reports, store: Store) -> None:
-    kept = await reports.keep("team", REPORT, known=None)
+    kept = await reports.keep("team", SOURCE, REPORT, known=None)
     ((namespace, data),) = store.files
     assert (namespace, json.loads(data)) == ("team", REPORT.dump())
     assert kept == StoredReport(sha1=hashlib.sha1(REPORT.canonical()).hexdigest(), size=len(data))
@@ -77,12 +87,12 @@ async def test_a_report_is_kept_under_its_hash(reports: Reports, store: Store) -
 
 
 async def test_what_is_there_isnt_put_again(reports: Reports, store: Store) -> None:
-    known = await reports.keep("team", REPORT, known=None)
-    assert await reports.keep("team", REPORT, known=known) == known
+    known = await reports.keep("team", SOURCE, REPORT, known=None)
+    assert await reports.keep("team", SOURCE, REPORT, known=known) == known
     store.fails = StoreUnavailable("away")
-    assert await reports.keep("team", REPORT, known=known) == known
+    assert await reports.keep("team", SOURCE, REPORT, known=known) == known
     assert store.tried == 1
-    assert await reports.keep("team", OTHER, known=known) is None
+    assert await reports.keep("team", SOURCE, OTHER, known=known) is None
 
 
 @pytest.mark.parametrize(
@@ -95,9 +105,9 @@ async def test_after_a_failure_nobody_tries_for_a_while(
     delays = []
     with caplog.at_level(logging.WARNING):
         for _ in range(9):
-            assert await reports.keep("team", REPORT, known=None) is None
+            assert await reports.keep("team", SOURCE, REPORT, known=None) is None
             tried = store.tried
-            assert await reports.keep("team", OTHER, known=None) is None
+            assert await reports.keep("team", SOURCE, OTHER, known=None) is None
             assert store.tried == tried
             delays.append(reports.delay)
             clock.passes(reports.delay)
@@ -105,10 +115,10 @@ async def test_after_a_failure_nobody_tries_for_a_while(
     assert delays[-2:] == [LONGEST_DELAY.total_seconds()] * 2
     assert len(caplog.records) == store.tried == 9
     store.fails = None
-    assert await reports.keep("team", REPORT, known=None) is not None
+    assert await reports.keep("team", SOURCE, REPORT, known=None) is not None
     assert reports.delay == 0
     store.fails = error
-    assert await reports.keep("team", OTHER, known=None) is None
+    assert await reports.keep("team", SOURCE, OTHER, known=None) is None
     assert reports.delay == 15
 
 
@@ -116,12 +126,12 @@ async def test_failures_at_the_same_time_are_one(reports: Reports, store: Store)
     store.fails = StoreUnavailable("away")
     gate = asyncio.Event()
 
-    async def put_file(namespace: str, data: bytes) -> dict[str, object]:
+    async def put_file(namespace: str, data: bytes, *, reference: str) -> dict[str, object]:
         await gate.wait()
         raise StoreUnavailable(namespace, data)
 
     store.put_file = put_file  # type: ignore[method-assign]
-    many = [asyncio.create_task(reports.keep("team", REPORT, known=None)) for _ in range(5)]
+    many = [asyncio.create_task(reports.keep("team", SOURCE, REPORT, known=None)) for _ in range(5)]
     await asyncio.sleep(0)
     gate.set()
     assert await asyncio.gather(*many) == [None] * 5
@@ -135,11 +145,26 @@ def test_a_store_that_hangs_holds_nothing_up() -> None:
     async def main() -> float:
         reports = Reports(store=cast("StoreClient", store), clock=clock)
         started = asyncio.get_running_loop().time()
-        assert await reports.keep("team", REPORT, known=None) is None
-        assert await reports.keep("team", OTHER, known=None) is None
+        assert await reports.keep("team", SOURCE, REPORT, known=None) is None
+        assert await reports.keep("team", SOURCE, OTHER, known=None) is None
         return asyncio.get_running_loop().time() - started
 
     with asyncio.Runner(loop_factory=looptime.new_event_loop) as runner:
         # The loop's own time, which jumps from one timer to the next.
         assert runner.run(main()) == pytest.approx(PATIENCE_SECONDS)
+    assert store.tried == 1
+
+
+async def test_reports_go_with_their_source(store, reports):
+    await reports.keep("team", SOURCE, REPORT, known=None)
+    await reports.forget(SOURCE)
+    assert store.references == {f"keep:{SOURCE}"}
+    assert store.dropped == [f"keep:{SOURCE}"]
+
+
+async def test_a_source_goes_also_while_the_store_is_away(store, reports):
+    store.fails = StoreUnavailable("away")
+    await reports.forget(SOURCE)
+    assert reports.delay > 0
+    await reports.forget(SOURCE)
     assert store.tried == 1
