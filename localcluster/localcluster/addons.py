@@ -1,5 +1,6 @@
 """What runs in the cluster as pods: name service, ingress, storage, network policies, GPUs."""
 
+import hashlib
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -42,8 +43,24 @@ def render(names: Sequence[str] = _ALL, **values: str) -> str:
 
 def apply(layout: Layout, topology: Topology) -> None:
     """Create or update everything that the cluster needs."""
-    text = render(dns_address=topology.dns_address, shared=str(layout.shared))
+    text = _manifests(layout, topology)
     apply_manifests(layout.kubeconfig, f"{text}\n---\n{ingresstls.manifest(ingresstls.ensure(layout))}")
+    layout.applied.write_text(_digest(text), encoding="utf-8")
+
+
+def is_current(layout: Layout, topology: Topology) -> bool:
+    """Tell whether the cluster got what this version applies; one that another version made may lack some of it."""
+    return layout.applied.exists() and layout.applied.read_text(encoding="utf-8") == _digest(
+        _manifests(layout, topology)
+    )
+
+
+def _manifests(layout: Layout, topology: Topology) -> str:
+    return render(dns_address=topology.dns_address, shared=str(layout.shared))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def apply_manifests(kubeconfig: Path, manifests: str) -> None:

@@ -201,6 +201,7 @@ def problems(layout: Layout, topology: Topology) -> list[str]:
         *(f"node {name} is not Ready" for name in sorted(missing)),
         *(f"{workload} has no ready pods" for workload in api.unready(addons.WORKLOADS)),
         *([] if _has_https(layout, topology) else ["the ingress does not answer by https"]),
+        *([] if addons.is_current(layout, topology) else ["its system pods are another version's"]),
     ]
 
 

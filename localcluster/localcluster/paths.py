@@ -73,6 +73,11 @@ class Layout:
         return self.root / "audit.log"
 
     @property
+    def applied(self) -> Path:
+        """Which manifests the cluster got last, by their digest."""
+        return self.root / "applied"
+
+    @property
     def shared(self) -> Path:
         """What every node sees of the machine at the same place: volumes for pods on any of them."""
         return self.root / "shared"
