@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
@@ -25,6 +26,8 @@ _SMALL_FILE = 64 * 1024
 _PIECE = 8 << 20
 _PATIENCE_SECONDS = 0.1
 """How long a thread waits for a reader; one that is slower is waited for without a thread."""
+_TURN_SECONDS = 0.1
+"""After so long a thread is given back, since others may wait for one."""
 _PIECE_SECONDS = 120.0
 """Eight megabytes in two minutes: a reader slower than that has gone."""
 
@@ -235,6 +238,7 @@ def _pump(
     pieces: Iterator[bytes | None], target: socket.socket, pipe: Pipe
 ) -> tuple[int, bytes | memoryview]:
     """Send the next pieces as long as the reader takes them; how much they are, and what of the last is left over."""
+    until = time.monotonic() + _TURN_SECONDS
     count = 0
     rest: bytes | memoryview = b""
     target.settimeout(_PATIENCE_SECONDS)
@@ -243,7 +247,7 @@ def _pump(
             for piece in pieces:
                 count += pipe.held if piece is None else len(piece)
                 rest = _push(piece, target, pipe)
-                if rest or count >= _PIECE:
+                if rest or time.monotonic() > until:
                     break
     finally:
         target.settimeout(0)
