@@ -19,7 +19,8 @@ from gpux.splice import Pipe, SpliceUnsupportedError
 from tests.support.s3 import s3_server
 
 MIB = 1 << 20
-CONTENT = os.urandom(9 * MIB + 1)
+SIZE = 9 * MIB + 1
+CONTENT = os.urandom(SIZE)
 
 
 def put(bucket, content=CONTENT):
@@ -27,19 +28,24 @@ def put(bucket, content=CONTENT):
     return _S3Content(bucket, "data/x")
 
 
-def receive(content, start=0, end=len(CONTENT)):
+def receive(content, start=0, end=SIZE):
     """What arrives, and how much of it came through the pipe."""
-    arrived, spliced = bytearray(), 0
+    arrived = bytearray()
+    spliced = take(content, arrived, start, end)
+    return bytes(arrived), spliced
+
+
+def take(content, arrived, start=0, end=SIZE):
+    """As `receive`, into what is there also if it raises."""
+    spliced = 0
     with Pipe() as pipe:
         for piece in content.stream(start, end, pipe):
             spliced += pipe.held if piece is None else 0
             arrived += pipe.rest() if piece is None else piece
-    return bytes(arrived), spliced
+    return spliced
 
 
-@pytest.mark.parametrize(
-    ("start", "end"), [(0, len(CONTENT)), (7, 6_000_000), (len(CONTENT) - MIB, len(CONTENT))]
-)
+@pytest.mark.parametrize(("start", "end"), [(0, SIZE), (7, 6_000_000), (SIZE - MIB, SIZE)])
 def test_every_byte_arrives_in_order(bucket, start, end):
     arrived, spliced = receive(put(bucket), start, end)
     assert arrived == CONTENT[start:end]
@@ -140,38 +146,37 @@ class Gateway:
             bucket.close()
 
 
-@pytest.mark.parametrize("count", [0, 50, 100, 3 * MIB, len(CONTENT) - 1])
+@pytest.mark.parametrize("count", [0, 50, 100, 3 * MIB, SIZE - 1])
 def test_what_breaks_off_goes_on_where_it_broke_off(server, count):
-    with Gateway(count, len(CONTENT)) as gateway, gateway.content(server) as content:
+    with Gateway(count, SIZE) as gateway, gateway.content(server) as content:
         assert receive(content)[0] == CONTENT
-        assert gateway.asked == [(0, len(CONTENT)), (count, len(CONTENT))]
+        assert gateway.asked == [(0, SIZE), (count, SIZE)]
 
 
 def test_what_breaks_off_for_good_is_an_error_and_no_end(server):
     arrived = bytearray()
-    with Gateway(3 * MIB) as gateway, gateway.content(server) as content, Pipe() as pipe:
-        pieces = content.stream(0, len(CONTENT), pipe)
-        with pytest.raises(UnavailableError):
-            for piece in pieces:
-                arrived += pipe.rest() if piece is None else piece
+    with (
+        Gateway(3 * MIB) as gateway,
+        gateway.content(server) as content,
+        pytest.raises(UnavailableError),
+    ):
+        take(content, arrived)
     assert arrived == CONTENT[: 3 * MIB]
 
 
 def test_a_server_that_stalls_is_left(server, monkeypatch):
     monkeypatch.setattr(buckets, "_READ_SECONDS", 1.0)
-    with Gateway(MIB, stall=True) as gateway, gateway.content(server) as content, Pipe() as pipe:
-        pieces = content.stream(0, len(CONTENT), pipe)
+    with Gateway(MIB, stall=True) as gateway, gateway.content(server) as content:
         with pytest.raises(UnavailableError):
-            for piece in pieces:
-                assert piece or pipe.rest()
-        assert gateway.asked[:2] == [(0, len(CONTENT)), (MIB, len(CONTENT))]
+            receive(content)
+        assert gateway.asked[:2] == [(0, SIZE), (MIB, SIZE)]
 
 
 @pytest.mark.parametrize("whole", [True, False])
 def test_a_connection_whose_bytes_were_taken_is_not_used_again(server, whole):
-    with Gateway(*[len(CONTENT)] * 2) as gateway, gateway.content(server) as content:
+    with Gateway(*[SIZE] * 2) as gateway, gateway.content(server) as content:
         with Pipe() as pipe:
-            pieces = content.stream(0, len(CONTENT), pipe)
+            pieces = content.stream(0, SIZE, pipe)
             for piece in pieces:
                 assert piece or pipe.rest()
                 if piece is None and not whole:
