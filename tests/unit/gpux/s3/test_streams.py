@@ -132,7 +132,9 @@ class Gateway:
             if not (more := connection.recv(65536)):
                 return None
             head += more
-        start, end = re.search(rb"bytes=(\d+)-(\d+)", head).groups()
+        found = re.search(rb"bytes=(\d+)-(\d+)", head)
+        assert found
+        start, end = found.groups()
         self.asked.append((int(start), int(end) + 1))
         return head
 
