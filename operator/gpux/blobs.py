@@ -13,6 +13,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import BinaryIO, NamedTuple, Protocol
 
 from gpux.hashes import FileHash, b58encode
+from gpux.splice import Pipe
 
 #: Where public files have a second entry; no namespace of a tenant can have this name.
 PUBLIC = "_public"
@@ -123,6 +124,9 @@ class Content(Protocol):
 
     def read(self, start: int, end: int) -> Generator[bytes]:
         """Yield the bytes from start to end (which is not among them), in pieces of at most a megabyte."""
+
+    def stream(self, start: int, end: int, pipe: Pipe) -> Generator[bytes | None]:
+        """As `read`, but a piece may be in the pipe instead: None then. It is there when the next one is asked for."""
 
     def close(self) -> None:
         """Let it go."""

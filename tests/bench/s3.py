@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
+from statistics import median
+from urllib.parse import urlsplit
 
 from gpux.s3.bucket import Bucket
 from gpux.s3.parts import Parts
@@ -92,12 +96,36 @@ def post() -> Figure:
         return Figure(value=value / 1e6, reference=reference / 1e6, unit="MB/s")
 
 
-def get() -> Figure:
-    with over_s3() as (served, bucket):
+def _gets(reference: Callable[[Bucket], AbstractContextManager[Bucket]]) -> Figure:
+    """Read by the store, and by turns from a bucket that is reached another way."""
+    with over_s3() as (served, bucket), reference(bucket) as other:
         sha1, _ = _post(served)
         _post_plainly(bucket)
-        values, references = zip(*((_get(served, sha1), _get_plainly(bucket)) for _ in range(5)), strict=True)
-        return Figure(value=sorted(values)[2] / 1e6, reference=sorted(references)[2] / 1e6, unit="MB/s")
+        values, references = zip(*((_get(served, sha1), _get_plainly(other)) for _ in range(9)), strict=True)
+        return Figure(value=median(values) / 1e6, reference=median(references) / 1e6, unit="MB/s")
+
+
+def get() -> Figure:
+    return _gets(nullcontext)
+
+
+@contextmanager
+def _relayed(bucket: Bucket) -> Iterator[Bucket]:
+    """The same bucket through a process that does nothing but splice."""
+    options = bucket._options
+    command = [sys.executable, "-m", "tests.bench.relay", str(urlsplit(options.endpoint).port)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout
+        relayed = Bucket(options._replace(endpoint=f"http://127.0.0.1:{process.stdout.readline().strip()}"))
+        try:
+            yield relayed
+        finally:
+            relayed.close()
+            process.terminate()
+
+
+def get_beside_relay() -> Figure:
+    return _gets(_relayed)
 
 
 def memory() -> Figure:
@@ -131,6 +159,13 @@ ROWS = [
         target=0.8,
         better="higher",
         why="reading the same bytes from the same server",
+    ),
+    Row(
+        name="store-s3-get-256MiB-relay",
+        measure=get_beside_relay,
+        target=0.9,
+        better="higher",
+        why="reading the same bytes from the same server through a process that only splices",
     ),
     Row(name="store-s3-memory", measure=memory, target=1.5, why="a store over a directory, doing the same"),
 ]

@@ -15,9 +15,9 @@ from collections.abc import Callable
 from gpux.agent.http1 import BUFFER, Body, ProtocolError, Reader, Response
 from gpux.agent.link import Link
 from gpux.agent.serving import Exchange
-from gpux.agent.splice import Pipe, SpliceUnsupportedError
 from gpux.hashes import MalformedHashError, parse
 from gpux.log import log
+from gpux.splice import Pipe, SpliceUnsupportedError
 
 _FILES, _FOLDERS = "/v1/files", "/v1/folders"
 #: What the paths that jobs know stand for at the store.
@@ -128,7 +128,7 @@ class FileApi:
                     raise ConnectionResetError("the body broke off")
                 body.took(count)
                 try:
-                    pipe.drain(target, count)
+                    pipe.drain(target)
                 except OSError as error:
                     raise TargetGoneError from error
         return True

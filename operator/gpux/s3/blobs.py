@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import secrets
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import urllib3
 
@@ -16,9 +17,12 @@ from gpux.blobs import Blob, Content, Entry, Keeper, Retention, Scrubbed, Swept,
 from gpux.errors import UnavailableError
 from gpux.hashes import FileHash
 from gpux.s3 import upkeep
-from gpux.s3.bucket import Bucket
+from gpux.s3.bucket import Bucket, rest_of
 from gpux.s3.shelves import LIVE, Shelves
 from gpux.s3.upload import S3Upload, places_of, refer
+from gpux.splice import Pipe, SpliceUnsupportedError
+
+T = TypeVar("T")
 
 _PIECE = 1 << 19
 _RESUMED = 5
@@ -176,14 +180,29 @@ class _S3Content:
         return None
 
     def read(self, start: int, end: int) -> Generator[bytes]:
+        return self._pieces(start, end, read=_read)
+
+    def stream(self, start: int, end: int, pipe: Pipe) -> Generator[bytes | None]:
+        def read(response: urllib3.BaseHTTPResponse, size: int) -> Iterator[tuple[int, bytes | None]]:
+            return _splice(response, size, pipe)
+
+        return self._pieces(start, end, read=read)
+
+    def _pieces(
+        self,
+        start: int,
+        end: int,
+        *,
+        read: Callable[[urllib3.BaseHTTPResponse, int], Iterator[tuple[int, T]]],
+    ) -> Generator[T]:
         broken = 0
         while start < end:
             try:
                 with self._bucket.open(self._key, start=start, end=end) as response:
                     if response is None:
                         return
-                    while start < end and (piece := response.read(min(_PIECE, end - start))):
-                        start += len(piece)
+                    for count, piece in read(response, end - start):
+                        start += count
                         broken = 0
                         yield piece
             except (UnavailableError, urllib3.exceptions.HTTPError):
@@ -194,3 +213,29 @@ class _S3Content:
 
     def close(self) -> None:
         """Nothing is held between reads."""
+
+
+def _read(response: urllib3.BaseHTTPResponse, size: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the next bytes of an answer, with how many they are."""
+    while size and (piece := response.read(min(_PIECE, size))):
+        size -= len(piece)
+        yield len(piece), piece
+
+
+def _splice(response: urllib3.BaseHTTPResponse, size: int, pipe: Pipe) -> Iterator[tuple[int, bytes | None]]:
+    """As `_read`, but what the kernel can move is taken into the pipe, and None in its place."""
+    # What came with the headers is in a buffer, which this empties.
+    if first := response.read1(min(io.DEFAULT_BUFFER_SIZE, size)):
+        size -= len(first)
+        yield len(first), first
+    source = rest_of(response)
+    while size and source is not None:
+        try:
+            count = pipe.fill(source, size)
+        except SpliceUnsupportedError:
+            break
+        if not count:
+            raise ConnectionResetError("the body broke off")
+        size -= count
+        yield count, None
+    yield from _read(response, size)

@@ -13,6 +13,7 @@ import hashlib
 import random
 import re
 import secrets
+import socket
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -383,6 +384,18 @@ def _document(response: urllib3.BaseHTTPResponse) -> bytes:
     if len(body) > _LARGEST_DOCUMENT:
         raise UnavailableError("the S3 service's answer is too large")
     return body
+
+
+def rest_of(response: urllib3.BaseHTTPResponse) -> socket.socket | None:
+    """The socket that the rest of an answer can be taken from past it, if nothing of that is in its buffer.
+
+    None where it isn't worth it, is encrypted, or is in chunks. The connection isn't used again after that, since the
+    answer doesn't learn what was taken: it is long enough that `_end` doesn't wait for it.
+    """
+    if (response.length_remaining or 0) <= _BLOCK:
+        return None
+    connection = getattr(response.connection, "sock", None)
+    return connection if type(connection) is socket.socket else None
 
 
 def _end(response: urllib3.BaseHTTPResponse) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import select
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
@@ -16,6 +16,7 @@ from gpux.blobs import Blob, Blobs, Content, Keeper, check_quotas
 from gpux.errors import UnavailableError
 from gpux.hashes import FileHash
 from gpux.log import log
+from gpux.splice import Pipe
 from gpux.store.http import HttpError, body_chunks, byte_range, check_length, has_etag
 from gpux.store.metrics import Metrics
 from gpux.store.uploads import Slots, receive
@@ -23,8 +24,10 @@ from gpux.store.uploads import Slots, receive
 _SMALL_FILE = 64 * 1024
 """Files up to this size are read at once; larger ones go from the page cache to the socket by the kernel."""
 _PIECE = 8 << 20
-_PATIENCE_MILLISECONDS = 100
+_PATIENCE_SECONDS = 0.1
 """How long a thread waits for a reader; one that is slower is waited for without a thread."""
+_TURN_SECONDS = 0.1
+"""After so long a thread is given back, since others may wait for one."""
 _PIECE_SECONDS = 120.0
 """Eight megabytes in two minutes: a reader slower than that has gone."""
 
@@ -50,6 +53,9 @@ class _Held:
 
     def read(self, start: int, end: int) -> Generator[bytes]:
         yield self.data[start:end]
+
+    def stream(self, start: int, end: int, pipe: Pipe) -> Generator[bytes | None]:  # noqa: ARG002 it is small
+        return self.read(start, end)
 
     def close(self) -> None:
         """Nothing is open."""
@@ -199,12 +205,13 @@ class Transfer:
         while transport.get_write_buffer_size():  # noqa: ASYNC110 the transport tells its protocol, not us
             await asyncio.sleep(0.001)
         loop = asyncio.get_running_loop()
-        pieces = content.read(start, end)
+        pipe = Pipe()
+        pieces = content.stream(start, end, pipe)
         target = transport.get_extra_info("socket").dup()
         pumping = None
         try:
             while start < end:
-                pumping = loop.run_in_executor(self.executor, _pump, pieces, target)
+                pumping = loop.run_in_executor(self.executor, _pump, pieces, target, pipe)
                 count, rest = await pumping
                 if not count:
                     break
@@ -227,23 +234,36 @@ class Transfer:
             raise ConnectionResetError("the content ended early")
 
 
-def _pump(pieces: Iterator[bytes], target: socket.socket) -> tuple[int, memoryview]:
+def _pump(
+    pieces: Iterator[bytes | None], target: socket.socket, pipe: Pipe
+) -> tuple[int, bytes | memoryview]:
     """Send the next pieces as long as the reader takes them; how much they are, and what of the last is left over."""
-    ready = select.poll()
-    ready.register(target, select.POLLOUT)
+    until = time.monotonic() + _TURN_SECONDS
     count = 0
-    for piece in pieces:
-        count += len(piece)
-        rest = memoryview(piece)
+    rest: bytes | memoryview = b""
+    target.settimeout(_PATIENCE_SECONDS)
+    try:
+        with pipe:
+            for piece in pieces:
+                count += pipe.held if piece is None else len(piece)
+                rest = _push(piece, target, pipe)
+                if rest or time.monotonic() > until:
+                    break
+    finally:
+        target.settimeout(0)
+    return count, rest
+
+
+def _push(piece: bytes | None, target: socket.socket, pipe: Pipe) -> bytes | memoryview:
+    """Send a piece, from the pipe if it is None; what is left of it when the reader is too slow."""
+    rest = memoryview(piece or b"")
+    try:
         while rest:
-            try:
-                rest = rest[target.send(rest) :]
-            except BlockingIOError:
-                if not ready.poll(_PATIENCE_MILLISECONDS):
-                    return count, rest
-        if count >= _PIECE:
-            break
-    return count, memoryview(b"")
+            rest = rest[target.send(rest) :]
+        pipe.drain(target)
+    except TimeoutError:
+        return rest or pipe.rest()
+    return b""
 
 
 async def _within_quotas(chunks: AsyncIterator[bytes], keeper: Keeper) -> AsyncIterator[bytes]:

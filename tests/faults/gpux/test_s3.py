@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -195,6 +196,59 @@ def test_without_its_server_a_store_says_so_and_goes_on_when_it_is_back(tmp_path
             assert connection.getresponse().status == 503
         server.start()
         assert store.get(store.put(large * 2)) == (200, large * 2)
+
+
+@pytest.mark.parametrize("back", [True, False], ids=["and comes back", "for good"])
+def test_a_server_that_goes_while_a_file_is_read(tmp_path, start, back):
+    # More than all buffers on the way have room for.
+    content = os.urandom(64 * MIB)
+    with s3_server(tmp_path / "server") as server:
+        store = start(server, server.options())
+        sha1 = store.put(content)
+        with contextlib.closing(
+            http.client.HTTPConnection("127.0.0.1", store.port, timeout=120)
+        ) as connection:
+            connection.request("GET", f"/v1/files/{sha1}", headers={"Authorization": f"Bearer {JOB}"})
+            response = connection.getresponse()
+            arrived = bytearray(response.read(MIB))
+            server.kill()
+            if back:
+                server.start()
+                arrived += response.read()
+                assert arrived == content
+            else:
+                # A body that is short of what was announced, never one that ends.
+                with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+                    response.read()
+                server.start()
+        assert store.get(sha1) == (200, content)
+
+
+def test_readers_who_wait_or_go_are_in_nobodys_way(shared, start):
+    content = os.urandom(32 * MIB)
+    store = start(shared, shared.options())
+    sha1 = store.put(content)
+    with contextlib.ExitStack() as readers:
+        # More than the store has threads.
+        waiting = []
+        for _ in range(20):
+            connection = http.client.HTTPConnection("127.0.0.1", store.port, timeout=120)
+            readers.callback(connection.close)
+            connection.request("GET", f"/v1/files/{sha1}", headers={"Authorization": f"Bearer {JOB}"})
+            waiting.append(readers.enter_context(connection.getresponse()))
+        assert store.get(sha1) == (200, content)
+        for response in waiting[:10]:
+            assert response.read() == content
+    assert store.get(sha1) == (200, content)
+
+    def pipes():
+        found = []
+        for link in Path(f"/proc/{store.process.pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found.append(str(link.readlink()))
+        return [name for name in found if name.startswith("pipe:")]
+
+    wait_for(lambda: not pipes(), "the end of all pipes")
 
 
 def test_two_stores_share_calls(shared, start):

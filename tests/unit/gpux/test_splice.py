@@ -10,7 +10,7 @@ import pytest
 
 from gpux.agent.api import FileApi, TargetGoneError
 from gpux.agent.http1 import Reader, Response
-from gpux.agent.splice import Pipe, SpliceUnsupportedError
+from gpux.splice import Pipe, SpliceUnsupportedError
 
 CONTENT = os.urandom(3_000_001)
 

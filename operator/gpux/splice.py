@@ -18,15 +18,19 @@ class SpliceUnsupportedError(Exception):
 
 
 class Pipe:
-    """The buffer in the kernel that both sides are spliced to."""
+    """The buffer in the kernel that both sides are spliced to. It is there within `with`, any number of times."""
 
     def __init__(self) -> None:
+        self._read = self._write = -1
+        self.held = 0
+        """Bytes that were taken and not given yet."""
+
+    def __enter__(self) -> Pipe:  # noqa: PYI034 not subclassed, and typing.Self costs memory
         self._read, self._write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self.held = 0
         with suppress(OSError):
             # The default of 64 KiB works as well, only slower.
             fcntl.fcntl(self._write, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
-
-    def __enter__(self) -> Pipe:  # noqa: PYI034 not subclassed, and typing.Self costs memory
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -37,21 +41,31 @@ class Pipe:
         """Take up to so many bytes from a socket; 0 at its end. The pipe must be empty."""
         while True:
             try:
-                return os.splice(source.fileno(), self._write, min(limit, _PIPE_SIZE))
+                self.held = os.splice(source.fileno(), self._write, min(limit, _PIPE_SIZE))
             except BlockingIOError:
                 _wait(source, select.POLLIN)
             except OSError as error:
                 if error.errno in _UNSUPPORTED:
                     raise SpliceUnsupportedError from error
                 raise
+            else:
+                return self.held
 
-    def drain(self, target: socket.socket, count: int) -> None:
-        """Give what was taken to a socket."""
-        while count:
+    def drain(self, target: socket.socket) -> None:
+        """Give what was taken to a socket. Raises TimeoutError, after which the rest is still held."""
+        while self.held:
             try:
-                count -= os.splice(self._read, target.fileno(), count)
+                self.held -= os.splice(self._read, target.fileno(), self.held)
             except BlockingIOError:
                 _wait(target, select.POLLOUT)
+
+    def rest(self) -> bytes:
+        """Take out what is held."""
+        data = b""
+        while self.held:
+            data += (piece := os.read(self._read, self.held))
+            self.held -= len(piece)
+        return data
 
 
 def _wait(connection: socket.socket, event: int) -> None:
