@@ -85,6 +85,11 @@ class FileBlobs:
         self._shelves.use(namespace, sha1)
         return Blob(sha1, sha256, content.size), content
 
+    def has(self, namespace: str, name: FileHash, sha256: str) -> bool:
+        """Whether `open` would give this content; two looks at names that are in use, so cheap. Raises OSError."""
+        found = self._layout.find(namespace, name)
+        return found is not None and found[1] == sha256 and os.path.exists(self._layout.content(sha256))
+
     def refer(self, keeper: Keeper, blobs: Sequence[Blob]) -> None:
         """See `Blobs`."""
         with _room():
