@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from aiohttp import web
-from aiohttp.streams import EMPTY_PAYLOAD
 
 from gpux.store.fastlane import Lane
 from gpux.store.http import reply
@@ -67,13 +66,9 @@ class Connection(web.RequestHandler):
                 return
         count = self._request_count
         super().data_received(data)
-        # One request without a body that ends where the data does: whatever was before it, nothing is left over.
-        self._between = (
-            idle
-            and data.endswith(b"\r\n\r\n")
-            and self._request_count == count + 1
-            and self._messages[-1][1] is EMPTY_PAYLOAD
-        )
+        # One head that ends where the data does: whatever was before it, nothing is left over. If a body has to follow,
+        # it comes before the connection is idle again.
+        self._between = idle and data.endswith(b"\r\n\r\n") and self._request_count == count + 1
         self._head = data if fresh and self._between else None
 
     async def finish_response(

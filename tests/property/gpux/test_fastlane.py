@@ -108,13 +108,15 @@ def damaged(draw):
 
 @st.composite
 def pieces(draw):
-    """What comes on a connection, cut anywhere or not at all; and whether it is answered before more comes."""
+    """What comes on a connection, cut anywhere or not at all, or broken off; and whether more comes at once."""
     found = []
     for data in draw(st.lists(plain | plain | odd | damaged(), min_size=1, max_size=6)):
         cut = draw(st.none() | st.integers(0, len(data)))
-        found += [data] if cut is None else [data[:cut], data[cut:]]
+        found += [data] if cut is None else [data[:cut], data[cut:]][: draw(st.sampled_from((1, 2, 2)))]
         if len(found) > 1 and draw(st.integers(0, 4)) == 0:
             found[-2:] = [found[-2] + found[-1]]
+    # What was learned from the first time may be answered the second.
+    found *= draw(st.sampled_from((1, 2)))
     return [(piece, draw(st.booleans())) for piece in found if piece]
 
 

@@ -172,6 +172,22 @@ async def test_nor_completes_the_start_of_another(blobs):
     assert served.parsed == 2
 
 
+async def test_nor_is_learned_as_what_completes_another(blobs):
+    served = Store(blobs)
+    connection = await served.connect()
+    # The token came before the piece that could be taken for a request of its own.
+    await connection.send(f"GET {path()} HTTP/1.1\r\n{authorization()}\r\nAccept: ".encode())
+    assert (await connection.ask(head(path()))).endswith(CONTENT)
+    assert (await connection.ask(head(path()))).startswith(b"HTTP/1.1 401")
+
+
+async def test_two_requests_in_one_piece_are_two_each_time(blobs):
+    served, connection = await learned(blobs)
+    for _ in range(2):
+        assert (await connection.ask(PLAIN + PLAIN)).count(b"HTTP/1.1 200") == 2
+    assert served.parsed == 5
+
+
 async def test_the_lane_is_open_again_after_a_body(blobs):
     served, connection = await learned(blobs)
     await connection.ask(head(path(), authorization(), "Content-Length: 3", method="PUT") + b"abc")
