@@ -79,7 +79,7 @@ class Store:
         self.metrics = Metrics(free_bytes=blobs.free_bytes, usage=blobs.usage, calls=dict)
         transfer = Transfer(blobs=blobs, executor=_Inline(), metrics=self.metrics, limits=Limits())
         self._server = Server([FileApi(transfer)], authenticate=bearer(key), metrics=self.metrics)
-        self.lane = Lane(blobs.has, key=key, metrics=self.metrics, **options) if lane else None
+        self.lane = Lane(blobs.watch, key=key, metrics=self.metrics, **options) if lane else None
         self.listener = Listener(self._handle, lane=self.lane)
         self.parsed = 0
         """How many requests came to the ordinary path."""

@@ -81,7 +81,7 @@ async def _serve(options: argparse.Namespace, backend: Backend) -> None:
     )
 
     # A bucket would have to be asked over the network whether a file is still there.
-    lane = Lane(blobs.has, key=key, metrics=metrics) if isinstance(blobs, FileBlobs) else None
+    lane = Lane(blobs.watch, key=key, metrics=metrics) if isinstance(blobs, FileBlobs) else None
 
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
         if isinstance(request.protocol, Connection):

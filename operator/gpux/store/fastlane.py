@@ -33,7 +33,7 @@ _LONGEST_LINES = 2048
 _AGAIN_SECONDS = 3600.0
 """After this the ordinary path answers once, which notes that the file is used."""
 
-_REQUEST = re.compile(rf"GET /v1/files/{HASH} HTTP/1\.1\r\n".encode())
+_LINE = re.compile(rf"GET /v1/files/{HASH} HTTP/1\.1".encode())
 _PLAIN = frozenset({"accept", "accept-encoding", "accept-language", "authorization", "host", "user-agent"})
 """Headers that, whatever they say, change nothing in how a file is sent, other than by whom it is asked for."""
 
@@ -48,9 +48,8 @@ class _Sender(NamedTuple):
 class _File(NamedTuple):
     """An answer, but for its date."""
 
-    name: hashes.FileHash
-    sha256: str
     size: int
+    there: Callable[[], bool]
     before: bytes
     after: bytes
     until: float
@@ -61,17 +60,17 @@ class Lane:
 
     def __init__(
         self,
-        has: Callable[[str, hashes.FileHash, str], bool],
+        watch: Callable[[str, hashes.FileHash], tuple[str, Callable[[], bool]] | None],
         *,
         key: Callable[[], bytes],
         metrics: Metrics,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """``has`` says whether a namespace calls a SHA-256 so, for each request and on the loop: it must be cheap.
+        """``watch`` is `FileBlobs.watch`.
 
         ``key`` is asked anew for each request, too: it may be replaced.
         """
-        self._has = has
+        self._watch = watch
         self._ask_key = key
         self._clock = clock
         self._key = b""
@@ -86,18 +85,18 @@ class Lane:
 
     def answer(self, head: bytes) -> bytes | None:
         """Give the whole answer to a request; None if that is for the ordinary path to find."""
-        found = _REQUEST.match(head)
-        sender = found and self._senders.get(head[found.end() :])
-        if not found or not sender:
+        line, _, lines = head.partition(b"\r\n")
+        sender = self._senders.get(lines)
+        if sender is None:
             return None
         started = time.monotonic()
         now = self._clock()
-        place = sender.namespace, found["hash"]
+        place = sender.namespace, line
         file = self._files.get(place)
         try:
             if file is None or sender.exp <= now or self._ask_key() != self._key:
                 return None
-            if file.until <= now or not self._has(sender.namespace, file.name, file.sha256):
+            if file.until <= now or not file.there():
                 self._forget(place)
                 return None
         except (OSError, ValueError):
@@ -111,33 +110,35 @@ class Lane:
 
     def learn(self, head: bytes, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """Look at an answer of the ordinary path to a request that was sent as these bytes and nothing else."""
-        found = _REQUEST.match(head)
+        line, _, lines = head.partition(b"\r\n")
+        found = _LINE.fullmatch(line)
         if found is None or not isinstance(response, web.Response) or response.status != 200:
             return
-        lines, body, sha256 = head[found.end() :], response.body, response.headers.get("ETag", "").strip('"')
+        body = response.body
         if (
             len(lines) > _LONGEST_LINES
             or not isinstance(body, bytes)
             or len(body) > _LARGEST
             or not response.keep_alive
             or not _PLAIN.issuperset(map(str.lower, request.headers))
-            # What has rotted may be found out and stored anew, and mustn't outlive that here.
-            or hashlib.sha256(body).hexdigest() != sha256
         ):
             return
         try:
             key = self._ask_key()
             claims = bearer(lambda: key)(request)
+            watched = self._watch(claims.namespace, hashes.parse(found["hash"].decode()))
         except (HttpError, OSError, ValueError):
+            return
+        # What has rotted may be found out and stored anew, and mustn't outlive that here.
+        if watched is None or hashlib.sha256(body).hexdigest() != watched[0]:
             return
         if key != self._key:
             self._senders.clear()
             self._key = key
         self._remember(lines, claims)
-        place = claims.namespace, found["hash"]
+        place = claims.namespace, line
         self._forget(place)
-        name = hashes.parse(found["hash"].decode())
-        self._files[place] = _written(name, sha256, response, body, until=self._clock() + _AGAIN_SECONDS)
+        self._files[place] = _written(response, body, there=watched[1], until=self._clock() + _AGAIN_SECONDS)
         self._size += len(body) + _OVERHEAD
         while self._size > _CONTENTS:
             self._forget(next(iter(self._files)))
@@ -159,18 +160,14 @@ class Lane:
         return self._date[1]
 
 
-def _written(
-    name: hashes.FileHash, sha256: str, response: web.Response, body: bytes, *, until: float
-) -> _File:
+def _written(response: web.Response, body: bytes, *, there: Callable[[], bool], until: float) -> _File:
     """Write an answer down as it was sent."""
     lines = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
-    date = f"\r\nDate: {response.headers['Date']}"
-    before, _, after = f"HTTP/1.1 200 OK\r\n{lines}\r\n".partition(date)
+    before, date, after = f"HTTP/1.1 200 OK\r\n{lines}\r\n".partition("\r\nDate: ")
     return _File(
-        name=name,
-        sha256=sha256,
         size=len(body),
-        before=f"{before}\r\nDate: ".encode(),
-        after=after.encode() + body,
+        there=there,
+        before=f"{before}{date}".encode(),
+        after=after[after.index("\r\n") :].encode() + body,
         until=until,
     )
