@@ -25,7 +25,7 @@ from gpux.blobs import (
     Usage,
 )
 from gpux.files import Disk, is_full
-from gpux.filestore.layout import NUMBER, Layout, changed, names
+from gpux.filestore.layout import NUMBER, Layout, changed, names, target
 from gpux.filestore.scrub import scrub
 from gpux.filestore.shelves import Shelves
 from gpux.filestore.sweep import forget, sweep
@@ -85,6 +85,18 @@ class FileBlobs:
             return None
         self._shelves.use(namespace, sha1)
         return Blob(sha1, sha256, content.size), content
+
+    def watch(self, namespace: str, name: FileHash) -> tuple[str, Callable[[], bool]] | None:
+        """Give the SHA-256 of what `open` would give, and what tells whether it would give that now; or None.
+
+        That takes two looks at names that are in use, which is cheap. Both raise OSError.
+        """
+        found = self._layout.find(namespace, name)
+        if found is None:
+            return None
+        entry, content = self._layout.entry(namespace, *name), self._layout.content(found[1])
+        held = found[1] if name.algorithm == "sha1" else found[0]
+        return found[1], lambda: target(entry) == held and os.access(content, os.F_OK)
 
     def refer(self, keeper: Keeper, blobs: Sequence[Blob]) -> None:
         """See `Blobs`."""

@@ -16,14 +16,16 @@ from typing import Any
 from aiohttp import web
 
 from gpux.blobs import Retention
+from gpux.filestore.backend import FileBlobs
 from gpux.log import log
 from gpux.store import move, tools
 from gpux.store.backend import Backend, add_options, prepare
 from gpux.store.calls import CallApi
+from gpux.store.connection import Connection, Listener
 from gpux.store.external import ExternalApi, Outsider, outsider
+from gpux.store.fastlane import Lane
 from gpux.store.files import FileApi
 from gpux.store.folders import FolderApi
-from gpux.store.http import reply
 from gpux.store.keyfile import KeyFile
 from gpux.store.links import LinkApi
 from gpux.store.metrics import Metrics
@@ -36,11 +38,7 @@ from gpux.store.transfer import Limits, Transfer
 from gpux.store.upkeep import Habits, Upkeep
 
 _SHUTDOWN_SECONDS = 20.0
-_FIRST_REQUEST_SECONDS = 30.0
-_KEEPALIVE_SECONDS = 75.0
 _BACKLOG = 2048
-_READ_AHEAD = 256 * 1024
-"""As much as asyncio reads at once: with less, every piece of an upload would halt its connection."""
 _DAY = 86_400.0
 
 
@@ -50,56 +48,6 @@ class _Lines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         level = "error" if record.levelno >= logging.ERROR else "warning"
         log(level, record.getMessage(), error=repr(record.exc_info[1]) if record.exc_info else None)
-
-
-class _Protocol(web.RequestHandler):
-    """A connection that must make its first request soon: aiohttp bounds only the time between requests."""
-
-    __slots__ = ("_first",)
-
-    _first: asyncio.TimerHandle | None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        loop = asyncio.get_running_loop()
-        self._first = loop.call_later(_FIRST_REQUEST_SECONDS, transport.close)
-
-    def connection_lost(self, exc: BaseException | None) -> None:
-        self.request_came()
-        super().connection_lost(exc)
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,  # noqa: ARG002 aiohttp's signature
-        status: int = 500,
-        exc: BaseException | None = None,  # noqa: ARG002 the same
-        message: str | None = None,  # noqa: ARG002 the same
-    ) -> web.StreamResponse:
-        """Answer what is no HTTP as everything else, without repeating it to its sender."""
-        response = reply(
-            {"error": "the request is malformed" if status < 500 else "internal error"}, status=status
-        )
-        response.force_close()
-        return response
-
-    def request_came(self) -> None:
-        if self._first is not None:
-            self._first.cancel()
-            self._first = None
-
-
-class _Listener(web.Server):
-    """aiohttp's server with our connections."""
-
-    def __call__(self) -> web.RequestHandler:
-        return _Protocol(
-            self,
-            loop=asyncio.get_running_loop(),
-            # What a job uploads is stored as it is, whatever encoding it says it has.
-            auto_decompress=False,
-            keepalive_timeout=_KEEPALIVE_SECONDS,
-            read_bufsize=_READ_AHEAD,
-        )
 
 
 async def _serve(options: argparse.Namespace, backend: Backend) -> None:
@@ -132,18 +80,21 @@ async def _serve(options: argparse.Namespace, backend: Backend) -> None:
         metrics=metrics,
     )
 
+    # A bucket would have to be asked over the network whether a file is still there.
+    lane = Lane(blobs.watch, key=key, metrics=metrics) if isinstance(blobs, FileBlobs) else None
+
     async def handle(request: web.BaseRequest) -> web.StreamResponse:
-        if isinstance(request.protocol, _Protocol):
+        if isinstance(request.protocol, Connection):
             request.protocol.request_came()
         return await store(request)
 
     async def handle_outside(request: web.BaseRequest) -> web.StreamResponse:
-        if isinstance(request.protocol, _Protocol):
+        if isinstance(request.protocol, Connection):
             request.protocol.request_came()
         return await outside(request)
 
     async def observe(request: web.BaseRequest) -> web.StreamResponse:
-        if isinstance(request.protocol, _Protocol):
+        if isinstance(request.protocol, Connection):
             request.protocol.request_came()
         if request.path == "/metrics":
             return web.Response(body=metrics.text(), headers={"Content-Type": "text/plain; version=0.0.4"})
@@ -165,11 +116,11 @@ async def _serve(options: argparse.Namespace, backend: Backend) -> None:
     upkeep.start()
     following = asyncio.create_task(calls.follow())
 
-    servers = [(_Listener(handle), options.listen)]
+    servers = [(Listener(handle, lane=lane), options.listen)]
     if options.metrics_listen is not None:
-        servers.append((_Listener(observe), options.metrics_listen))
+        servers.append((Listener(observe), options.metrics_listen))
     if options.external_listen is not None:
-        servers.append((_Listener(handle_outside, request_factory=Outsider.made), options.external_listen))
+        servers.append((Listener(handle_outside, request_factory=Outsider.made), options.external_listen))
     listeners = [
         await loop.create_server(server, host, port, backlog=_BACKLOG, reuse_address=True)
         for server, (host, port) in servers
