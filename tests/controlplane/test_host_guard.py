@@ -243,6 +243,34 @@ def test_what_the_operator_made_is_changed_by_nobody_else(api, guarded):
 
 
 @pytest.mark.parametrize(
+    ("path", "document", "grab"),
+    [
+        pytest.param(INGRESSES, ingress(OTHER), {"spec": {"rules": [{"host": JOB}]}}, id="rule"),
+        pytest.param(
+            INGRESSES,
+            ingress(OTHER),
+            {"metadata": {"annotations": {"nginx.ingress.kubernetes.io/server-alias": JOB}}},
+            id="alias",
+        ),
+        pytest.param(HTTP_ROUTES, http_route([OTHER]), {"spec": {"hostnames": [JOB]}}, id="route"),
+    ],
+)
+def test_what_is_on_its_way_out_may_lose_its_finalizers_and_grab_nothing(api, guarded, path, document, grab):
+    path = path.format(guarded)
+    document = {**document, "metadata": {**document["metadata"], "finalizers": ["example.com/held"]}}
+    assert api.request("POST", path, document, user=TENANT)[0] == 201
+    assert api.request("DELETE", f"{path}/a", user=TENANT)[0] == 200
+    merge = "application/merge-patch+json"
+    status, body = api.request("PATCH", f"{path}/a", grab, content=merge, user=TENANT)
+    assert status == 403, body
+    # One that leads to the domain since before there was a guard must still be able to go.
+    assert api.request("PATCH", f"{path}/a", grab, content=merge, user=OPERATOR)[0] == 200
+    released = {"metadata": {"finalizers": None}}
+    assert api.request("PATCH", f"{path}/a", released, content=merge, user=TENANT)[0] == 200
+    assert api.request("GET", f"{path}/a")[0] == 404
+
+
+@pytest.mark.parametrize(
     ("path", "document"),
     [
         pytest.param(HTTP_ROUTES, http_route([OTHER, JOB]), id="a job's"),
