@@ -303,6 +303,9 @@ class _Counted:
 
     def read(self, count: int) -> bytes:
         piece = self._response.read(count)
+        if not piece and self._response.length:
+            # To tarfile an archive that breaks off at a header is one that ends there.
+            raise http.client.IncompleteRead(piece, self._response.length)
         self._progress.add(len(piece))
         return piece
 

@@ -254,6 +254,32 @@ def test_a_folder(lab, tmp_path):
     assert "link" in refused.stderr
 
 
+@pytest.mark.parametrize("after", [200 * 512, 200 * 512 + 100], ids=["between", "inside"])
+def test_half_a_folder_is_not_taken_for_a_whole_one(lab, tmp_path, after):
+    """Cut between two members or inside a header, where programs that read tar see the archive's end."""
+    given = tmp_path / "given"
+    given.mkdir()
+    for number in range(400):
+        (given / f"{number:03}").touch()
+    name = done(lab, "put", "given", at=tmp_path).split()[0]
+    answer = lab.outside("GET", f"/v1/folders/{name}", bearer=token(scope="files"))[2]
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(answer)}\r\n\r\n".encode()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def cut() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.recv(65536)
+                client.sendall(head + answer[:after])
+
+        cutting = threading.Thread(target=cut)
+        cutting.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        broken = run(lab, "get", name, "--folder", "-o", "back", at=tmp_path, url=url)
+        cutting.join()
+    assert (broken.returncode, "isn't all of it" in broken.stderr) == (2, True), broken
+
+
 def test_a_link(lab, tmp_path):
     (tmp_path / "a.bin").write_bytes(b"shared")
     done(lab, "put", "a.bin", at=tmp_path)
