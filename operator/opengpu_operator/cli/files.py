@@ -43,6 +43,7 @@ _BLOCK: Final = 1 << 20
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _PAGE: Final = 1000
+"""What the store lists at once, at most."""
 
 
 def register(commands: Any) -> None:
@@ -362,9 +363,9 @@ def _all_files(store: Outside) -> list[dict[str, Any]]:
     while True:
         page = store.document("GET", f"/v1/files?limit={_PAGE}&after={after}")
         found += page["files"]
-        after = page.get("next") or ""
-        if not after:
+        if len(page["files"]) < _PAGE:
             return found
+        after = found[-1]["sha1"]
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, str, str]:

@@ -155,6 +155,19 @@ def test_what_is_there_is_not_sent_again(lab, tmp_path):
     assert uploads(requests) == uploads(after) != []
 
 
+def test_a_long_list_is_listed_to_its_end(tmp_path):
+    with laboratory(tmp_path) as lab:
+        lab.start_store()
+        (lab.root / "files-token").write_text(token(scope="files"))
+        given = tmp_path / "given"
+        given.mkdir()
+        for number in range(1200):
+            (given / str(number)).write_text(str(number))
+        done(lab, "put", "given", at=tmp_path)
+        listed = json.loads(done(lab, "ls", "--format", "json"))
+    assert len({entry["sha1"] for entry in listed}) == len(listed) == 1201
+
+
 def test_a_download_goes_on_after_the_store_was_killed(lab, tmp_path):
     content = os.urandom(32 * MIB)
     (tmp_path / "a.bin").write_bytes(content)
