@@ -155,6 +155,16 @@ def test_what_is_there_is_not_sent_again(lab, tmp_path):
     assert uploads(requests) == uploads(after) != []
 
 
+def test_what_others_keep_is_sent_all_the_same(lab, tmp_path):
+    """It goes when they do, and isn't public because this task is."""
+    content = os.urandom(1000)
+    (tmp_path / "a.bin").write_bytes(content)
+    assert lab.ask("POST", "/v1/files", body=content, bearer=token(task="task-2"))[0] == 201
+    done(lab, "put", "a.bin", at=tmp_path)
+    listed = {entry["sha1"]: entry["references"] for entry in json.loads(done(lab, "ls", "--format", "json"))}
+    assert listed[sha1(content)] == [f"task:{TASK}", "task:task-2"]
+
+
 def test_a_long_list_is_listed_to_its_end(tmp_path):
     with laboratory(tmp_path) as lab:
         lab.start_store()
