@@ -62,7 +62,9 @@ def register(commands: Any) -> None:
     put.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a file, or a folder with all in it")
     get = _verb(verbs, "get", "fetch a file; goes on where it was interrupted", _get)
     get.add_argument("name", metavar="HASH", help="the file's hash; with --job or --usr, the path")
-    get.add_argument("-o", "--output", type=Path, metavar="PATH", help="where to (default: its name)")
+    get.add_argument(
+        "-o", "--output", type=Path, metavar="PATH", help="where to, or a folder for it (default: its name)"
+    )
     get.add_argument("--folder", action="store_true", help="it is a folder: unpack it into the output")
     _of_job(get)
     ls = _verb(verbs, "ls", "list the task's files", _ls)
@@ -234,8 +236,15 @@ def _get(store: Outside, arguments: argparse.Namespace) -> int:
     if arguments.folder:
         with store.ask("GET", f"/v1/folders/{arguments.name}") as response:
             return _unpack(response, arguments.output or Path(arguments.name))
-    _get_file(store, arguments.name, name, target=arguments.output or Path(arguments.name))
+    _get_file(store, arguments.name, name, target=_target(arguments.output, arguments.name))
     return options.GOOD
+
+
+def _target(output: Path | None, name: str) -> Path:
+    """Return where a file goes: an output that is a folder gets it under its own name."""
+    if output is None:
+        return Path(name)
+    return output / name if output.is_dir() else output
 
 
 def _get_file(store: Outside, text: str, name: hashes.FileHash, *, target: Path) -> None:
@@ -288,15 +297,14 @@ def _receive(response: http.client.HTTPResponse, file: BinaryIO, *, digest: Any,
 
 def _get_of_job(store: Outside, arguments: argparse.Namespace) -> int:
     query = f"?root={arguments.root}&path={_quoted(arguments.name)}"
-    target = arguments.output or Path(Path(arguments.name).name or arguments.root)
+    name = Path(arguments.name).name or arguments.root
     with store.ask("GET", f"/api/job/storage/download/{store.task}{query}") as response:
         folder = response.getheader("Content-Type") == "application/x-tar"
         if arguments.folder:
             if not folder:
                 return options.fail(f"{arguments.name} is a file: leave out --folder")
-            return _unpack(response, target)
-        if folder and arguments.output is None:
-            target = target.with_name(f"{target.name}.tar")
+            return _unpack(response, arguments.output or Path(name))
+        target = _target(arguments.output, f"{name}.tar" if folder else name)
         partial = target.with_name(f"{target.name}.part")
         # From the beginning every time: the job may have changed it since.
         with partial.open("wb") as file, Progress(target.name, response.length) as progress:

@@ -211,6 +211,19 @@ def test_an_upload_that_broke_off_leaves_nothing_and_begins_anew(lab, tmp_path):
     assert done(lab, "put", "a.bin", at=tmp_path).startswith(sha1(content))
 
 
+@pytest.mark.parametrize("output", [".", "there", "there/"])
+def test_an_output_that_is_a_folder_gets_the_file(lab, tmp_path, output):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "a.bin").write_bytes(b"for a folder")
+    (lab.job_storage / "c").write_bytes(b"of the job")
+    done(lab, "put", "a.bin", at=tmp_path)
+    done(lab, "get", sha1(b"for a folder"), "-o", output, at=tmp_path)
+    assert (tmp_path / output / sha1(b"for a folder")).read_bytes() == b"for a folder"
+    done(lab, "get", "--job", "c", "-o", output, at=tmp_path)
+    assert (tmp_path / output / "c").read_bytes() == b"of the job"
+    assert not list(tmp_path.rglob("*.part"))
+
+
 @pytest.mark.parametrize("damage", ["end", "start", "longer", "whole"])
 def test_what_is_left_of_something_else_does_not_spoil_a_file(lab, tmp_path, damage):
     content = os.urandom(MIB)
