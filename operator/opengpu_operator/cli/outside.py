@@ -7,6 +7,7 @@ import asyncio
 import base64
 import http.client
 import json
+import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +20,8 @@ from opengpu_operator.api.jobid import job_name
 _SECONDS: Final = 120.0
 _BLOCK: Final = 1 << 20
 _MESSAGE_LIMIT: Final = 64 * 1024
+#: What may be in a request's line and headers as it is.
+_PLAIN: Final = re.compile(r"[\x21-\x7e]+")
 _MEANING: Final = {401: "the token isn't accepted", 404: "no such file"}
 
 
@@ -48,9 +51,15 @@ class Outside:
 
     def __init__(self, access: Access, *, ca_file: Path | None = None) -> None:
         """Raises Unreachable for an address that can't be one."""
-        url = urlsplit(access.url)
-        if url.scheme not in {"http", "https"} or not url.hostname:
+        try:
+            url = urlsplit(access.url)
+            sound = url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
+        except ValueError:
+            sound = False
+        if not sound or not _PLAIN.fullmatch(access.url):
             raise Unreachable(f"{access.url!r} is not the URL of a store")
+        if not _PLAIN.fullmatch(access.token):
+            raise Unreachable("what is given as a token is none: it is one word of plain characters")
         self._access = access
         self._url = url
         try:
