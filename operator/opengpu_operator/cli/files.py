@@ -172,11 +172,21 @@ def _put_folder(store: Outside, path: Path) -> dict[str, Any]:
     reading, writing = os.pipe()
     trouble: list[BaseException] = []
 
+    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        """Leave out whose the files are here: it means nothing elsewhere, and would change the folder's hash."""
+        member.uid = member.gid = 0
+        member.uname = member.gname = ""
+        if member.islnk():
+            # A second name of a file is a file: the store keeps what they share once by itself.
+            member.type, member.linkname = tarfile.REGTYPE, ""
+            member.size = (path / member.name).stat().st_size
+        return member
+
     def pack() -> None:
         try:
             with os.fdopen(writing, "wb") as sink, tarfile.open(fileobj=sink, mode="w|") as archive:
                 for entry in sorted(path.iterdir()):
-                    archive.add(entry, arcname=entry.name, filter=_anonymous)
+                    archive.add(entry, arcname=entry.name, filter=plain)
         except BrokenPipeError:
             # The store wants no more of it, and says why.
             return
@@ -202,13 +212,6 @@ def _put_folder(store: Outside, path: Path) -> dict[str, Any]:
         ) as response:
             document: dict[str, Any] = outside.read_document(response)
     return document
-
-
-def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Leave out whose the files are here: it means nothing elsewhere, and would change the folder's hash."""
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    return member
 
 
 def _chunked(pieces: Iterable[bytes]) -> Iterator[bytes]:

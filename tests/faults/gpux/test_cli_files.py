@@ -277,6 +277,7 @@ def test_a_folder(lab, tmp_path):
     (given / "large").write_bytes(os.urandom(3 * MIB))
     (given / "run").write_text("#!/bin/sh\n")
     (given / "run").chmod(0o755)
+    (given / "second").hardlink_to(given / "large")
     name = done(lab, "put", "given", at=tmp_path).split()[0]
     assert done(lab, "put", "given", at=tmp_path).split()[0] == name, "the same folder has the same hash"
     assert done(lab, "get", name, "--folder", "-o", "back", at=tmp_path) == "back\n"
