@@ -59,7 +59,9 @@ def register(commands: Any) -> None:
     )
     verbs = command.add_subparsers(dest="verb", required=True, metavar="VERB")
     put = _verb(verbs, "put", "store files and folders; prints the hash of each", _put)
-    put.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a file, or a folder with all in it")
+    put.add_argument(
+        "paths", nargs="+", type=_path, metavar="PATH", help="a file, or a folder with all in it"
+    )
     get = _verb(verbs, "get", "fetch a file; goes on where it was interrupted", _get)
     get.add_argument("name", metavar="HASH", help="the file's hash; with --job or --usr, the path")
     get.add_argument(
@@ -444,6 +446,14 @@ def _duration(text: str) -> int:
         msg = f"{text!r} is not a time: 90s, 30m, 1h, 7d"
         raise argparse.ArgumentTypeError(msg)
     return int(found[1]) * _UNITS[found[2]]
+
+
+def _path(text: str) -> Path:
+    if not text:
+        # To pathlib that is the current folder: an empty variable would send all of it.
+        msg = "a path is empty"
+        raise argparse.ArgumentTypeError(msg)
+    return Path(text)
 
 
 def _quoted(path: str) -> str:

@@ -339,6 +339,7 @@ def test_a_link(lab, tmp_path):
         (["get", "--job", "../token"], 1, "no . or .."),
         (["get", "--usr", "x"], 1, "no such storage"),
         (["put", "absent"], 2, "absent: No such file"),
+        (["put", ""], 2, "a path is empty"),
         (["ls", "out"], 2, "--job"),
         (["share", "0" * 40], 1, "no such file"),
         (["share", "0" * 40, "--for", "ever"], 2, "is not a time"),
