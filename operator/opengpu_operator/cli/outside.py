@@ -189,21 +189,15 @@ def connect(arguments: argparse.Namespace) -> Outside:
 async def _of_task(arguments: argparse.Namespace) -> Access:
     """Read a task's Secret with the rights that the user has."""
     # Imported here, since they take longer than most commands do.
-    from kubernetes.aio.config import ConfigException, list_kube_config_contexts  # noqa: PLC0415
     from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION  # noqa: PLC0415
 
-    from opengpu_operator.kube.errors import KubeError  # noqa: PLC0415
+    from opengpu_operator.cli.claims import ERRORS, current  # noqa: PLC0415
     from opengpu_operator.kube.gateway import HttpGateway  # noqa: PLC0415
     from opengpu_operator.kube.kinds import SECRET, TASK  # noqa: PLC0415
 
     kubeconfig = arguments.kubeconfig or Path(KUBE_CONFIG_DEFAULT_LOCATION).expanduser()
     try:
-        contexts, active = list_kube_config_contexts(str(kubeconfig))  # type: ignore[no-untyped-call]
-        chosen = next(
-            (entry for entry in contexts if entry["name"] == arguments.context),
-            active,
-        )
-        namespace = arguments.namespace or chosen["context"].get("namespace") or "default"
+        namespace = arguments.namespace or current(kubeconfig, arguments.context)
         async with await HttpGateway.connect(kubeconfig=kubeconfig, context=arguments.context) as gateway:
             task = await gateway.get(TASK, namespace, arguments.task)
             if task is None:
@@ -212,7 +206,7 @@ async def _of_task(arguments: argparse.Namespace) -> Access:
             job = status.get("jobId")
             name = f"{job_name(job)}-files" if job else ""
             secret = await gateway.get(SECRET, namespace, name) if name else None
-    except (KubeError, ConfigException, OSError) as error:
+    except ERRORS as error:
         raise Unreachable(f"the cluster can't be asked: {error}") from error
     if secret is None:
         raise Unreachable(_closed(arguments.task, status.get("conditions") or []))
