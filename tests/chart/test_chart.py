@@ -274,6 +274,15 @@ def test_the_hosts_of_the_domain_are_guarded(helm: Helm) -> None:
         assert "system:serviceaccount:cert-manager:cert-manager" in users["expression"]
 
 
+def test_the_stores_host_is_guarded_without_a_domain_too(helm: Helm) -> None:
+    rendered = helm.template({"store": {"external": {"enabled": True, "host": "files.example.net"}}})
+    policies = rendered.of("ValidatingAdmissionPolicy")
+    assert len(policies) == 2
+    for policy in policies:
+        (only,) = policy["spec"]["validations"]
+        assert 'host == "files.example.net"' in only["expression"]
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -24,6 +24,7 @@ INGRESSES = "/apis/networking.k8s.io/v1/namespaces/{}/ingresses"
 HTTP_ROUTES = "/apis/gateway.networking.k8s.io/v1/namespaces/{}/httproutes"
 GRPC_ROUTES = "/apis/gateway.networking.k8s.io/v1/namespaces/{}/grpcroutes"
 DOMAIN = "jobs.example.org"
+FILES = "files.example.net"
 RELEASE = "opengpu-guarded"
 OPERATOR = f"system:serviceaccount:{RELEASE}:opengpu-operator"
 ISSUER = "system:serviceaccount:cert-manager:cert-manager"
@@ -38,6 +39,7 @@ def policies(namespace):
     assert helm, "helm isn't there: run make"
     values = {
         "routes": {"hostGuard": {"allow": [ISSUER]}},
+        "store": {"external": {"enabled": True, "host": FILES}},
         "settings": {
             "routes": {
                 "domain": DOMAIN,
@@ -157,7 +159,8 @@ def refused(api, path, document, user=TENANT):
     assert status in {201, 403}, body
     if status == 201:
         return None
-    assert "hosts are given by the OpenGPU" in body["message"].replace(f"under {DOMAIN} ", ""), body
+    words = ("hosts are given by the OpenGPU", f"the host {FILES} is the OpenGPU store's alone")
+    assert any(said in body["message"].replace(f"under {DOMAIN} ", "") for said in words), body
     return body["message"]
 
 
@@ -169,6 +172,8 @@ OTHER = "shop.example.com"
     [
         pytest.param(ingress(JOB), id="a job's"),
         pytest.param(ingress(f"files.{DOMAIN}"), id="the store's"),
+        pytest.param(ingress(FILES), id="the store's elsewhere"),
+        pytest.param(ingress(OTHER, tls=[{"hosts": [FILES]}]), id="the store's certificate"),
         pytest.param(ingress(DOMAIN), id="the domain"),
         pytest.param(ingress(f"a.b.{DOMAIN}"), id="deeper"),
         pytest.param(ingress(f"*.{DOMAIN}"), id="wildcard"),
@@ -216,6 +221,8 @@ def test_other_spellings_are_refused_whoever_refuses_them(api, guarded, host):
         pytest.param(ingress("more-jobs.example.org"), id="ends alike"),
         pytest.param(ingress("*.example.com"), id="another wildcard"),
         pytest.param(ingress("example.org"), id="above"),
+        pytest.param(ingress(f"more.{FILES}"), id="below the store's"),
+        pytest.param(ingress("*.example.net"), id="wildcard around the store's"),
         pytest.param(ingress(ingressClassName="other"), id="any host of another controller"),
         pytest.param(ingress(OTHER, tls=[{"hosts": [OTHER], "secretName": "a"}]), id="certificate"),
         pytest.param(
@@ -243,11 +250,40 @@ def test_what_the_operator_made_is_changed_by_nobody_else(api, guarded):
 
 
 @pytest.mark.parametrize(
+    ("path", "document", "grab"),
+    [
+        pytest.param(INGRESSES, ingress(OTHER), {"spec": {"rules": [{"host": JOB}]}}, id="rule"),
+        pytest.param(
+            INGRESSES,
+            ingress(OTHER),
+            {"metadata": {"annotations": {"nginx.ingress.kubernetes.io/server-alias": JOB}}},
+            id="alias",
+        ),
+        pytest.param(HTTP_ROUTES, http_route([OTHER]), {"spec": {"hostnames": [JOB]}}, id="route"),
+    ],
+)
+def test_what_is_on_its_way_out_may_lose_its_finalizers_and_grab_nothing(api, guarded, path, document, grab):
+    path = path.format(guarded)
+    document = {**document, "metadata": {**document["metadata"], "finalizers": ["example.com/held"]}}
+    assert api.request("POST", path, document, user=TENANT)[0] == 201
+    assert api.request("DELETE", f"{path}/a", user=TENANT)[0] == 200
+    merge = "application/merge-patch+json"
+    status, body = api.request("PATCH", f"{path}/a", grab, content=merge, user=TENANT)
+    assert status == 403, body
+    # One that leads to the domain since before there was a guard must still be able to go.
+    assert api.request("PATCH", f"{path}/a", grab, content=merge, user=OPERATOR)[0] == 200
+    released = {"metadata": {"finalizers": None}}
+    assert api.request("PATCH", f"{path}/a", released, content=merge, user=TENANT)[0] == 200
+    assert api.request("GET", f"{path}/a")[0] == 404
+
+
+@pytest.mark.parametrize(
     ("path", "document"),
     [
         pytest.param(HTTP_ROUTES, http_route([OTHER, JOB]), id="a job's"),
         pytest.param(HTTP_ROUTES, http_route([f"*.{DOMAIN}"]), id="wildcard"),
         pytest.param(HTTP_ROUTES, http_route(["*.org"]), id="wildcard above"),
+        pytest.param(HTTP_ROUTES, http_route([FILES], gateway="elsewhere"), id="the store's"),
         pytest.param(HTTP_ROUTES, http_route([JOB], gateway="elsewhere"), id="at another gateway"),
         pytest.param(HTTP_ROUTES, http_route(), id="any host"),
         pytest.param(GRPC_ROUTES, http_route([JOB], kind="GRPCRoute"), id="gRPC"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from kubernetes.aio.config import ConfigException, list_kube_config_contexts
+from yaml import YAMLError
 
 from opengpu_operator.api.labels import (
     ENVIRONMENT,
@@ -48,7 +49,11 @@ _COLUMNS: Final = (
 
 def current(kubeconfig: Path, context: str | None) -> str:
     """Return the namespace that kubectl would use. Raises one of ERRORS."""
-    contexts, active = list_kube_config_contexts(config_file=str(kubeconfig))  # type: ignore[no-untyped-call]
+    try:
+        contexts, active = list_kube_config_contexts(config_file=str(kubeconfig))  # type: ignore[no-untyped-call]
+    except (ValueError, TypeError, YAMLError) as error:
+        # The client reads it with little care: what isn't as it expects fails in many ways.
+        raise ConfigException(f"{kubeconfig} can't be used: {error}") from error
     chosen = next((entry for entry in contexts if entry["name"] == context), active)
     return str(chosen["context"].get("namespace") or "default")
 

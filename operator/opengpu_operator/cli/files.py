@@ -43,6 +43,8 @@ _BLOCK: Final = 1 << 20
 _DURATION: Final = re.compile(r"([1-9][0-9]{0,5})([smhd])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _PAGE: Final = 1000
+"""What the store lists at once, at most."""
+_ALIKE: Final = 16
 
 
 def register(commands: Any) -> None:
@@ -57,10 +59,14 @@ def register(commands: Any) -> None:
     )
     verbs = command.add_subparsers(dest="verb", required=True, metavar="VERB")
     put = _verb(verbs, "put", "store files and folders; prints the hash of each", _put)
-    put.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="a file, or a folder with all in it")
+    put.add_argument(
+        "paths", nargs="+", type=_path, metavar="PATH", help="a file, or a folder with all in it"
+    )
     get = _verb(verbs, "get", "fetch a file; goes on where it was interrupted", _get)
     get.add_argument("name", metavar="HASH", help="the file's hash; with --job or --usr, the path")
-    get.add_argument("-o", "--output", type=Path, metavar="PATH", help="where to (default: its name)")
+    get.add_argument(
+        "-o", "--output", type=Path, metavar="PATH", help="where to, or a folder for it (default: its name)"
+    )
     get.add_argument("--folder", action="store_true", help="it is a folder: unpack it into the output")
     _of_job(get)
     ls = _verb(verbs, "ls", "list the task's files", _ls)
@@ -129,12 +135,12 @@ def _put(store: Outside, arguments: argparse.Namespace) -> int:
 
 
 def _put_file(store: Outside, path: Path) -> dict[str, Any]:
-    """Store a file, unless it is there: so what was interrupted begins anew, and what had ended isn't repeated."""
+    """Store a file, unless the task has it: what was interrupted begins anew, and what had ended isn't repeated."""
     with path.open("rb") as file:
         length = os.fstat(file.fileno()).st_size
         with Progress(f"hashing {path.name}", length) as progress:
             sha1 = _hash_rest(file, "sha1", progress)
-        with suppress(RefusedError), store.ask("HEAD", f"/v1/files/{sha1}"):
+        if _has(store, sha1):
             return {"sha1": sha1}
         file.seek(0)
         with (
@@ -154,15 +160,35 @@ def _put_file(store: Outside, path: Path) -> dict[str, Any]:
     return document
 
 
+def _has(store: Outside, sha1: str) -> bool:
+    """Whether the task itself keeps a file: one that others of its namespace keep goes with them, and isn't public."""
+    # Names that are listed after a beginning of this one; hardly any other shares so much of it.
+    query = f"limit={_ALIKE}&after={sha1[:-1]}"
+    with suppress(RefusedError, Unreachable):
+        page = store.document("GET", f"/v1/files?task={_quoted(store.task)}&{query}")
+        return any(entry["sha1"] == sha1 for entry in page["files"])
+    return False
+
+
 def _put_folder(store: Outside, path: Path) -> dict[str, Any]:
     reading, writing = os.pipe()
     trouble: list[BaseException] = []
+
+    def plain(member: tarfile.TarInfo) -> tarfile.TarInfo:
+        """Leave out whose the files are here: it means nothing elsewhere, and would change the folder's hash."""
+        member.uid = member.gid = 0
+        member.uname = member.gname = ""
+        if member.islnk():
+            # A second name of a file is a file: the store keeps what they share once by itself.
+            member.type, member.linkname = tarfile.REGTYPE, ""
+            member.size = (path / member.name).stat().st_size
+        return member
 
     def pack() -> None:
         try:
             with os.fdopen(writing, "wb") as sink, tarfile.open(fileobj=sink, mode="w|") as archive:
                 for entry in sorted(path.iterdir()):
-                    archive.add(entry, arcname=entry.name, filter=_anonymous)
+                    archive.add(entry, arcname=entry.name, filter=plain)
         except BrokenPipeError:
             # The store wants no more of it, and says why.
             return
@@ -190,13 +216,6 @@ def _put_folder(store: Outside, path: Path) -> dict[str, Any]:
     return document
 
 
-def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    """Leave out whose the files are here: it means nothing elsewhere, and would change the folder's hash."""
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    return member
-
-
 def _chunked(pieces: Iterable[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         yield b"%x\r\n%b\r\n" % (len(piece), piece)
@@ -222,8 +241,15 @@ def _get(store: Outside, arguments: argparse.Namespace) -> int:
     if arguments.folder:
         with store.ask("GET", f"/v1/folders/{arguments.name}") as response:
             return _unpack(response, arguments.output or Path(arguments.name))
-    _get_file(store, arguments.name, name, target=arguments.output or Path(arguments.name))
+    _get_file(store, arguments.name, name, target=_target(arguments.output, arguments.name))
     return options.GOOD
+
+
+def _target(output: Path | None, name: str) -> Path:
+    """Return where a file goes: an output that is a folder gets it under its own name."""
+    if output is None:
+        return Path(name)
+    return output / name if output.is_dir() else output
 
 
 def _get_file(store: Outside, text: str, name: hashes.FileHash, *, target: Path) -> None:
@@ -276,15 +302,14 @@ def _receive(response: http.client.HTTPResponse, file: BinaryIO, *, digest: Any,
 
 def _get_of_job(store: Outside, arguments: argparse.Namespace) -> int:
     query = f"?root={arguments.root}&path={_quoted(arguments.name)}"
-    target = arguments.output or Path(Path(arguments.name).name or arguments.root)
+    name = Path(arguments.name).name or arguments.root
     with store.ask("GET", f"/api/job/storage/download/{store.task}{query}") as response:
         folder = response.getheader("Content-Type") == "application/x-tar"
         if arguments.folder:
             if not folder:
                 return options.fail(f"{arguments.name} is a file: leave out --folder")
-            return _unpack(response, target)
-        if folder and arguments.output is None:
-            target = target.with_name(f"{target.name}.tar")
+            return _unpack(response, arguments.output or Path(name))
+        target = _target(arguments.output, f"{name}.tar" if folder else name)
         partial = target.with_name(f"{target.name}.part")
         # From the beginning every time: the job may have changed it since.
         with partial.open("wb") as file, Progress(target.name, response.length) as progress:
@@ -303,6 +328,9 @@ class _Counted:
 
     def read(self, count: int) -> bytes:
         piece = self._response.read(count)
+        if not piece and self._response.length:
+            # To tarfile an archive that breaks off at a header is one that ends there.
+            raise http.client.IncompleteRead(piece, self._response.length)
         self._progress.add(len(piece))
         return piece
 
@@ -359,9 +387,9 @@ def _all_files(store: Outside) -> list[dict[str, Any]]:
     while True:
         page = store.document("GET", f"/v1/files?limit={_PAGE}&after={after}")
         found += page["files"]
-        after = page.get("next") or ""
-        if not after:
+        if len(page["files"]) < _PAGE:
             return found
+        after = found[-1]["sha1"]
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, str, str]:
@@ -418,6 +446,14 @@ def _duration(text: str) -> int:
         msg = f"{text!r} is not a time: 90s, 30m, 1h, 7d"
         raise argparse.ArgumentTypeError(msg)
     return int(found[1]) * _UNITS[found[2]]
+
+
+def _path(text: str) -> Path:
+    if not text:
+        # To pathlib that is the current folder: an empty variable would send all of it.
+        msg = "a path is empty"
+        raise argparse.ArgumentTypeError(msg)
+    return Path(text)
 
 
 def _quoted(path: str) -> str:

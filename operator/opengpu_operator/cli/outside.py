@@ -7,6 +7,7 @@ import asyncio
 import base64
 import http.client
 import json
+import re
 import ssl
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -19,6 +20,8 @@ from opengpu_operator.api.jobid import job_name
 _SECONDS: Final = 120.0
 _BLOCK: Final = 1 << 20
 _MESSAGE_LIMIT: Final = 64 * 1024
+#: What may be in a request's line and headers as it is.
+_PLAIN: Final = re.compile(r"[\x21-\x7e]+")
 _MEANING: Final = {401: "the token isn't accepted", 404: "no such file"}
 
 
@@ -48,9 +51,15 @@ class Outside:
 
     def __init__(self, access: Access, *, ca_file: Path | None = None) -> None:
         """Raises Unreachable for an address that can't be one."""
-        url = urlsplit(access.url)
-        if url.scheme not in {"http", "https"} or not url.hostname:
+        try:
+            url = urlsplit(access.url)
+            sound = url.scheme in {"http", "https"} and bool(url.hostname) and url.port != 0
+        except ValueError:
+            sound = False
+        if not sound or not _PLAIN.fullmatch(access.url):
             raise Unreachable(f"{access.url!r} is not the URL of a store")
+        if not _PLAIN.fullmatch(access.token):
+            raise Unreachable("what is given as a token is none: it is one word of plain characters")
         self._access = access
         self._url = url
         try:
@@ -180,21 +189,15 @@ def connect(arguments: argparse.Namespace) -> Outside:
 async def _of_task(arguments: argparse.Namespace) -> Access:
     """Read a task's Secret with the rights that the user has."""
     # Imported here, since they take longer than most commands do.
-    from kubernetes.aio.config import ConfigException, list_kube_config_contexts  # noqa: PLC0415
     from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION  # noqa: PLC0415
 
-    from opengpu_operator.kube.errors import KubeError  # noqa: PLC0415
+    from opengpu_operator.cli.claims import ERRORS, current  # noqa: PLC0415
     from opengpu_operator.kube.gateway import HttpGateway  # noqa: PLC0415
     from opengpu_operator.kube.kinds import SECRET, TASK  # noqa: PLC0415
 
     kubeconfig = arguments.kubeconfig or Path(KUBE_CONFIG_DEFAULT_LOCATION).expanduser()
     try:
-        contexts, active = list_kube_config_contexts(str(kubeconfig))  # type: ignore[no-untyped-call]
-        chosen = next(
-            (entry for entry in contexts if entry["name"] == arguments.context),
-            active,
-        )
-        namespace = arguments.namespace or chosen["context"].get("namespace") or "default"
+        namespace = arguments.namespace or current(kubeconfig, arguments.context)
         async with await HttpGateway.connect(kubeconfig=kubeconfig, context=arguments.context) as gateway:
             task = await gateway.get(TASK, namespace, arguments.task)
             if task is None:
@@ -203,7 +206,7 @@ async def _of_task(arguments: argparse.Namespace) -> Access:
             job = status.get("jobId")
             name = f"{job_name(job)}-files" if job else ""
             secret = await gateway.get(SECRET, namespace, name) if name else None
-    except (KubeError, ConfigException, OSError) as error:
+    except ERRORS as error:
         raise Unreachable(f"the cluster can't be asked: {error}") from error
     if secret is None:
         raise Unreachable(_closed(arguments.task, status.get("conditions") or []))

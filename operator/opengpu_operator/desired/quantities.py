@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from decimal import Decimal
+from decimal import Decimal, InvalidOperation
 
 _FORM = re.compile(r"([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+))(?:([eE][+-]?[0-9]+)|([numkMGTPE]|[KMGTPE]i))?")
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
@@ -22,7 +22,11 @@ def parse(value: str | float) -> Decimal:
         raise ValueError(message)
     number, exponent, suffix = match.groups()
     if exponent:
-        return Decimal(number + exponent)
+        try:
+            return Decimal(number + exponent)
+        except InvalidOperation:
+            message = f"{value!r} is no quantity that anything could have"
+            raise ValueError(message) from None
     if suffix in _BINARY:
         return Decimal(number) * Decimal(2 ** _BINARY[suffix])
     return Decimal(number).scaleb(_DECIMAL[suffix]) if suffix else Decimal(number)

@@ -25,6 +25,7 @@ from urllib.parse import urlencode
 import aiohttp
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
+from yaml import YAMLError
 
 from opengpu_operator.api.labels import MANAGER
 from opengpu_operator.kube.errors import (
@@ -257,7 +258,8 @@ class HttpGateway:
                     client_configuration=configuration,
                     persist_config=False,
                 )
-            except (ConfigException, OSError) as error:
+            except (ConfigException, OSError, ValueError, TypeError, YAMLError) as error:
+                # The client reads it with little care: what isn't as it expects fails in many ways.
                 raise Unavailable(f"{kubeconfig} can't be used: {error}") from error
         else:
             try:

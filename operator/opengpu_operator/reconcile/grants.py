@@ -15,6 +15,8 @@ from opengpu_operator.settings import QuotaSettings
 
 logger = logging.getLogger(__name__)
 
+_LARGEST = (1 << 63) - 1
+
 
 def of_job(
     task: Task, *, namespace: Mapping[str, Any] | None, quota: QuotaSettings, ends: datetime
@@ -42,12 +44,18 @@ def _limit(annotated: str | None, setting: str | None) -> int | None:
     """Return a limit in bytes; None where there is none."""
     if annotated == "none":
         return None
-    try:
-        return int(parse(annotated)) if annotated is not None else _bytes(setting)
-    except ValueError:
-        # What nobody can read limits nothing by itself, and lifts no limit either.
-        logger.warning("the quota %r of a namespace isn't a quantity", annotated)
+    if annotated is None:
         return _bytes(setting)
+    try:
+        found = parse(annotated)
+        if 0 <= found <= _LARGEST:
+            return int(found)
+    except ValueError:
+        pass
+    # What is no number of bytes limits nothing by itself, and lifts no limit either. In a token it would make that
+    # nothing to the store, and with it the job.
+    logger.warning("the quota %r of a namespace isn't a quantity", annotated)
+    return _bytes(setting)
 
 
 def _bytes(quantity: str | None) -> int | None:

@@ -155,6 +155,29 @@ def test_what_is_there_is_not_sent_again(lab, tmp_path):
     assert uploads(requests) == uploads(after) != []
 
 
+def test_what_others_keep_is_sent_all_the_same(lab, tmp_path):
+    """It goes when they do, and isn't public because this task is."""
+    content = os.urandom(1000)
+    (tmp_path / "a.bin").write_bytes(content)
+    assert lab.ask("POST", "/v1/files", body=content, bearer=token(task="task-2"))[0] == 201
+    done(lab, "put", "a.bin", at=tmp_path)
+    listed = {entry["sha1"]: entry["references"] for entry in json.loads(done(lab, "ls", "--format", "json"))}
+    assert listed[sha1(content)] == [f"task:{TASK}", "task:task-2"]
+
+
+def test_a_long_list_is_listed_to_its_end(tmp_path):
+    with laboratory(tmp_path) as lab:
+        lab.start_store()
+        (lab.root / "files-token").write_text(token(scope="files"))
+        given = tmp_path / "given"
+        given.mkdir()
+        for number in range(1200):
+            (given / str(number)).write_text(str(number))
+        done(lab, "put", "given", at=tmp_path)
+        listed = json.loads(done(lab, "ls", "--format", "json"))
+    assert len({entry["sha1"] for entry in listed}) == len(listed) == 1201
+
+
 def test_a_download_goes_on_after_the_store_was_killed(lab, tmp_path):
     content = os.urandom(32 * MIB)
     (tmp_path / "a.bin").write_bytes(content)
@@ -186,6 +209,19 @@ def test_an_upload_that_broke_off_leaves_nothing_and_begins_anew(lab, tmp_path):
         half.sendall(f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content[:MIB])
     assert run(lab, "get", sha1(content), at=tmp_path).returncode == 1
     assert done(lab, "put", "a.bin", at=tmp_path).startswith(sha1(content))
+
+
+@pytest.mark.parametrize("output", [".", "there", "there/"])
+def test_an_output_that_is_a_folder_gets_the_file(lab, tmp_path, output):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "a.bin").write_bytes(b"for a folder")
+    (lab.job_storage / "c").write_bytes(b"of the job")
+    done(lab, "put", "a.bin", at=tmp_path)
+    done(lab, "get", sha1(b"for a folder"), "-o", output, at=tmp_path)
+    assert (tmp_path / output / sha1(b"for a folder")).read_bytes() == b"for a folder"
+    done(lab, "get", "--job", "c", "-o", output, at=tmp_path)
+    assert (tmp_path / output / "c").read_bytes() == b"of the job"
+    assert not list(tmp_path.rglob("*.part"))
 
 
 @pytest.mark.parametrize("damage", ["end", "start", "longer", "whole"])
@@ -241,6 +277,7 @@ def test_a_folder(lab, tmp_path):
     (given / "large").write_bytes(os.urandom(3 * MIB))
     (given / "run").write_text("#!/bin/sh\n")
     (given / "run").chmod(0o755)
+    (given / "second").hardlink_to(given / "large")
     name = done(lab, "put", "given", at=tmp_path).split()[0]
     assert done(lab, "put", "given", at=tmp_path).split()[0] == name, "the same folder has the same hash"
     assert done(lab, "get", name, "--folder", "-o", "back", at=tmp_path) == "back\n"
@@ -252,6 +289,32 @@ def test_a_folder(lab, tmp_path):
     refused = run(lab, "put", "given", at=tmp_path)
     assert refused.returncode == 1
     assert "link" in refused.stderr
+
+
+@pytest.mark.parametrize("after", [200 * 512, 200 * 512 + 100], ids=["between", "inside"])
+def test_half_a_folder_is_not_taken_for_a_whole_one(lab, tmp_path, after):
+    """Cut between two members or inside a header, where programs that read tar see the archive's end."""
+    given = tmp_path / "given"
+    given.mkdir()
+    for number in range(400):
+        (given / f"{number:03}").touch()
+    name = done(lab, "put", "given", at=tmp_path).split()[0]
+    answer = lab.outside("GET", f"/v1/folders/{name}", bearer=token(scope="files"))[2]
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(answer)}\r\n\r\n".encode()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def cut() -> None:
+            client, _ = listener.accept()
+            with client:
+                client.recv(65536)
+                client.sendall(head + answer[:after])
+
+        cutting = threading.Thread(target=cut)
+        cutting.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        broken = run(lab, "get", name, "--folder", "-o", "back", at=tmp_path, url=url)
+        cutting.join()
+    assert (broken.returncode, "isn't all of it" in broken.stderr) == (2, True), broken
 
 
 def test_a_link(lab, tmp_path):
@@ -276,6 +339,7 @@ def test_a_link(lab, tmp_path):
         (["get", "--job", "../token"], 1, "no . or .."),
         (["get", "--usr", "x"], 1, "no such storage"),
         (["put", "absent"], 2, "absent: No such file"),
+        (["put", ""], 2, "a path is empty"),
         (["ls", "out"], 2, "--job"),
         (["share", "0" * 40], 1, "no such file"),
         (["share", "0" * 40, "--for", "ever"], 2, "is not a time"),

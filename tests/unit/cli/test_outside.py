@@ -35,7 +35,21 @@ def test_the_store_is_named_in_one_way(arguments: tuple[str, ...]) -> None:
         outside.connect(options(*arguments))
 
 
-@pytest.mark.parametrize("url", ["files.example.org", "ftp://files.example.org", "https://", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "files.example.org",
+        "ftp://files.example.org",
+        "https://",
+        "",
+        f"{URL}:99999",
+        f"{URL}:0",
+        f"{URL}:http",
+        "https://[::1",
+        "https://files example.org",
+        f"{URL}/\x01",
+    ],
+)
 def test_urls_of_no_store(url: str) -> None:
     with pytest.raises(Unreachable, match="not the URL"):
         Outside(outside.Access(url, "t", ""))
@@ -45,6 +59,18 @@ def test_a_token_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixtu
     missing = str(tmp_path / "token")
     assert main(["files", "ls", "--server", URL, "--token-file", missing]) == 2
     assert missing in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("token", ["", "\n", "one\ntwo", "one\r\nHost: two", "one two", "one\0"])
+def test_a_token_that_is_none_is_not_sent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], token: str
+) -> None:
+    file = tmp_path / "token"
+    file.write_text(token)
+    assert main(["files", "ls", "--server", "http://127.0.0.1:9", "--token-file", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert "is none" in said
+    assert "two" not in said
 
 
 class Cluster:

@@ -163,6 +163,21 @@ def test_a_kubeconfig_that_isnt_there_is_named(capsys, tmp_path):
     assert "opengpu: " in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "content", [b"", b"a: [", b"a: b", b"\xff", b"contexts: [{name: a}]\ncurrent-context: a"]
+)
+@pytest.mark.parametrize(
+    "command", [["storage", "ls"], ["storage", "ls", "-A"], ["files", "ls", "--task", "render"]], ids=" ".join
+)
+def test_a_kubeconfig_that_is_none_is_named(capsys, tmp_path, command, content):
+    file = tmp_path / "config"
+    file.write_bytes(content)
+    assert main([*command, "--kubeconfig", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("opengpu: ")
+    assert "config" in said
+
+
 @pytest.mark.parametrize("arguments", [["-A", "-n", "team"], ["-o", "yaml"]])
 def test_what_contradicts_itself_or_isnt_there_is_refused(arguments):
     with pytest.raises(SystemExit):

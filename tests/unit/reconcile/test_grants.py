@@ -45,6 +45,8 @@ def test_a_namespaces_annotations_come_first():
     assert "ownerBytes" not in found
 
 
-@pytest.mark.parametrize("nonsense", ["", "much", "-"])
+@pytest.mark.parametrize(
+    "nonsense", ["", "much", "-", "-1", "-1Gi", "1e999999999", "1e99999999999999999999", "99Ei"]
+)
 def test_an_annotation_that_nobody_can_read_lifts_no_limit(nonsense):
     assert claims(BOTH, **{QUOTA_JOB: nonsense})["jobBytes"] == 1 << 30
