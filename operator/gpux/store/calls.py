@@ -129,7 +129,9 @@ class CallApi:
         task, attempt = _attempt(context)
         answered_at = _answered_at(context.query)
         call = await self._calls.fetch(task, attempt, namespace=context.tenant)
-        kept = context.keeper if context.tenant else keeper(call.namespace, {f"task:{task}": None})
+        held = context.keeper if context.tenant else keeper(call.namespace, {f"task:{task}": None})
+        # It counts, but no quota keeps it out: the agent would bring it until the task's time is over.
+        kept = held._replace(references=dict.fromkeys(held.references))
         blob, _ = await self._transfer.receive(context.request, kept, limit=ANSWER_LIMIT)
         if not await self._transfer.in_thread(lambda: self._is_json(call.namespace, blob)):
             raise HttpError(400, "the answer is not JSON")

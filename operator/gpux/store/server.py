@@ -20,7 +20,7 @@ from gpux.files import is_full
 from gpux.log import log
 from gpux.store.http import HttpError, reply
 from gpux.store.metrics import Metrics
-from gpux.store.routes import Api, Context, Route
+from gpux.store.routes import JOBS, Api, Context, Route
 
 
 class Server:
@@ -110,16 +110,24 @@ class Server:
         return await handler(Context(request, claims, path, values))
 
 
-def bearer(key: Callable[[], bytes]) -> Callable[[web.BaseRequest], tokens.Claims]:
-    """Authenticate by the token in the header. ``key`` is asked anew for each request: it may be replaced."""
+def bearer(
+    key: Callable[[], bytes], *, scopes: frozenset[tokens.Scope] = JOBS
+) -> Callable[[web.BaseRequest], tokens.Claims]:
+    """Authenticate by the token in the header. ``key`` is asked anew for each request: it may be replaced.
+
+    Tokens that were made for the outside are nothing inside, unless ``scopes`` say so.
+    """
 
     def authenticate(request: web.BaseRequest) -> tokens.Claims:
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
         if kind.lower() != "bearer":
             raise HttpError(401, "a bearer token is needed", headers={"WWW-Authenticate": "Bearer"})
         try:
-            return tokens.verify(key(), token.strip())
+            claims = tokens.verify(key(), token.strip())
         except tokens.TokenError as error:
             raise HttpError(401, str(error), headers={"WWW-Authenticate": "Bearer"}) from None
+        if claims.scope not in scopes:
+            raise HttpError(401, "this token is for another purpose", headers={"WWW-Authenticate": "Bearer"})
+        return claims
 
     return authenticate

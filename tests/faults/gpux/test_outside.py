@@ -177,6 +177,16 @@ def test_doors_that_are_closed(lab, method, path, bearer, expected):
     assert headers["content-security-policy"].startswith("sandbox")
 
 
+@pytest.mark.parametrize("bearer", [FILES, signed(hash=sha1(PRIVATE)), signed(task=TASK, path="job/")])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", f"/v1/files/{sha1(PRIVATE)}"), ("POST", "/v1/files"), ("GET", f"/v1/calls/{TASK}")],
+)
+def test_tokens_for_the_outside_are_nothing_inside(lab, bearer, method, path):
+    status, _, content = lab.ask(method, path, bearer=bearer)
+    assert (status, json.loads(content)) == (401, {"error": "this token is for another purpose"})
+
+
 def test_nothing_that_is_hosted_is_ever_a_page(lab):
     """Neither a browser nor a page of another site makes anything of it."""
     answers = [
@@ -342,7 +352,7 @@ def test_what_an_agent_may_bring(lab):
     assert answer[0] == 404
     assert lab.ask("GET", f"/v1/pulls/{TASK}", bearer=token())[0] == 403
     assert lab.ask("GET", f"/v1/pulls/{TASK}", bearer=token(task="task-2", external=True))[0] == 403
-    assert lab.ask("GET", f"/v1/pulls/{TASK}", bearer=FILES)[0] == 403
+    assert lab.ask("GET", f"/v1/pulls/{TASK}", bearer=FILES)[0] == 401
     assert lab.ask("GET", f"/v1/pulls/{TASK}", bearer=OPERATOR)[0] == 403
     assert lab.ask("GET", f"/v1/pulls/{TASK}", bearer=None)[0] == 401
 
@@ -362,7 +372,7 @@ def test_only_the_jobs_own_agent_answers_and_only_once(lab):
     kind = {"Content-Type": "application/json"}
     for bearer, headers, query, expected in (
         (AGENT, kind, "", 403),
-        (people, kind, "", 403),
+        (people, kind, "", 401),
         (token(task="task-9"), kind, "", 403),
         (token(task="task-9", namespace="other", external=True), kind, "", 404),
         (agent, {"Content-Type": "text/html"}, "", 400),

@@ -18,6 +18,7 @@ from gpux.store.calls import CallApi
 from gpux.store.files import FileApi
 from gpux.store.folders import FolderApi
 from gpux.store.metrics import Metrics
+from gpux.store.routes import FILES
 from gpux.store.server import Server, bearer
 from gpux.store.tasks import TaskApi
 from gpux.store.transfer import Limits, Transfer
@@ -68,7 +69,7 @@ async def serving(root, **limits):
         server = web.Server(
             Server(
                 [FileApi(transfer), FolderApi(transfer), CallApi(calls, transfer), TaskApi(calls, transfer)],
-                authenticate=bearer(lambda: KEY),
+                authenticate=bearer(lambda: KEY, scopes=FILES | {"link"}),
                 metrics=metrics,
             ),
             auto_decompress=False,

@@ -120,6 +120,19 @@ async def test_two_at_once_cannot_both_have_the_last_bytes(service):
     assert sorted(status for status, _ in results) == [201, 507, 507, 507, 507, 507]
 
 
+async def test_a_quota_keeps_no_answer_out(service):
+    """It is what the task is for; an agent would bring it again and again until the task's time is over."""
+    full = {"owner": "o", "jobBytes": 100, "ownerBytes": 100}
+    assert (await upload(service, **full))[0] == 201
+    call = {"namespace": "a", "function": "f", "address": "0x1", "data": {}}
+    path = "/v1/calls/t/1"
+    assert await service.status("PUT", path, bearer=OPERATOR, body=json.dumps(call).encode()) == 201
+    answer = json.dumps("x" * 200).encode()
+    assert await service.status("PUT", f"{path}/answer", bearer=token(**full), body=answer) == 201
+    assert (await upload(service, b"one more", **full))[0] == 507, "it counts all the same"
+    assert len(service.blobs.entries("a", limit=9, references=["owner:o"])) == 2
+
+
 async def test_a_full_disk_is_not_the_end(service):
     for room in range(8):
         service.disk.left = room
