@@ -32,9 +32,8 @@ def test_a_gib_arrives_as_it_was(operator: Cluster, namespace: str, measured: Ca
 
     expected = until("the file to be served", served, timeout=120)
     start = time.monotonic()
-    with subprocess.Popen(
-        ["curl", "--silent", "--show-error", "--fail", f"{url}/file"], stdout=subprocess.PIPE
-    ) as curl:
+    command = ["curl", "--silent", "--show-error", "--fail", "--cacert", operator.info["ingressCA"]]
+    with subprocess.Popen([*command, f"{url}/file"], stdout=subprocess.PIPE) as curl:
         found = subprocess.run(["sha1sum"], stdin=curl.stdout, capture_output=True, text=True, check=True)
     seconds = time.monotonic() - start
     assert curl.returncode == 0

@@ -78,7 +78,7 @@ def uploaded(operator: Cluster, namespace: str) -> dict[str, dict[str, str]]:
 
 @pytest.fixture(scope="module")
 def base(operator: Cluster) -> str:
-    url = f"http://files.{DOMAIN}:{operator.info['ingressPort']}"
+    url = f"https://files.{DOMAIN}:{operator.info['ingressTLSPort']}"
     until("the way to the store", lambda: operator.curl(f"{url}/healthz")[0] == 200, timeout=60)
     return url
 
@@ -110,6 +110,7 @@ def opengpu(operator: Cluster, namespace: str, monkeypatch: pytest.MonkeyPatch, 
     def run(verb: str, name: str, *arguments: str) -> tuple[int, str, str]:
         out, err = io.StringIO(), io.StringIO()
         where = ["--kubeconfig", kubeconfig, "-n", namespace, "--task", name]
+        where += ["--ca-file", operator.info["ingressCA"]]
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             status = main(["files", verb, *where, *arguments])
         return status, out.getvalue().strip(), err.getvalue()

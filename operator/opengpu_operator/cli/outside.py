@@ -63,7 +63,7 @@ class Outside:
         self._access = access
         self._url = url
         try:
-            self._tls = ssl.create_default_context(cafile=ca_file) if url.scheme == "https" else None
+            self._tls = _context(ca_file) if url.scheme == "https" else None
         except OSError as error:
             raise Unreachable(f"{ca_file} can't be used: {error.strerror or error}") from error
 
@@ -128,6 +128,14 @@ class Outside:
                 host, port, timeout=_SECONDS, context=self._tls, blocksize=_BLOCK
             )
         return http.client.HTTPConnection(host, port, timeout=_SECONDS, blocksize=_BLOCK)
+
+
+def _context(ca_file: Path | None) -> ssl.SSLContext:
+    """Trust the system's certificates, and those of a file besides. Raises OSError."""
+    context = ssl.create_default_context()
+    if ca_file is not None:
+        context.load_verify_locations(ca_file)
+    return context
 
 
 def read_document(response: http.client.HTTPResponse) -> Any:
