@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Executor, Future
+from typing import Any
 
 from gpux import tokens
 from gpux.store.connection import Listener
@@ -32,7 +33,7 @@ class _Inline(Executor):
     """Does at once what it is given."""
 
     def submit(self, function, /, *arguments, **options):
-        future: Future = Future()
+        future: Future[Any] = Future()
         try:
             future.set_result(function(*arguments, **options))
         except BaseException as error:  # noqa: BLE001 the future's to raise
