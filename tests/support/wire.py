@@ -32,7 +32,7 @@ class _Inline(Executor):
     """Does at once what it is given."""
 
     def submit(self, function, /, *arguments, **options):
-        future = Future()
+        future: Future[object] = Future()
         try:
             future.set_result(function(*arguments, **options))
         except BaseException as error:  # noqa: BLE001 the future's to raise

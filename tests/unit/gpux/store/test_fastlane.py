@@ -137,7 +137,7 @@ async def test_another_key_ends_what_the_former_one_signed(blobs):
 
 
 async def test_a_key_that_cannot_be_read(blobs):
-    failing = []
+    failing: list[bool] = []
 
     def key():
         if failing:
