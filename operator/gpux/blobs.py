@@ -70,7 +70,7 @@ class Entry(NamedTuple):
     blob: Blob
     created: float
     used: float
-    """When it was last stored, read or let go, in Unix seconds; up to a day too early."""
+    """When it was last stored, read or let go, in Unix seconds; up to a day and an hour too early."""
     references: Sequence[str]
 
     def document(self) -> dict[str, object]:

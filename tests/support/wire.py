@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Executor, Future
-from typing import Any
 
 from gpux import tokens
 from gpux.store.connection import Listener
@@ -33,7 +32,7 @@ class _Inline(Executor):
     """Does at once what it is given."""
 
     def submit(self, function, /, *arguments, **options):
-        future: Future[Any] = Future()
+        future: Future[object] = Future()
         try:
             future.set_result(function(*arguments, **options))
         except BaseException as error:  # noqa: BLE001 the future's to raise

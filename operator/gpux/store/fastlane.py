@@ -29,7 +29,7 @@ _CONTENTS = 8 << 20
 _OVERHEAD = 1024
 """What a content takes in memory beside itself, rounded up."""
 _SENDERS = 512
-_LONGEST_LINES = 2048
+_LONGEST_HEAD = 2048
 _AGAIN_SECONDS = 3600.0
 """After this the ordinary path answers once, which notes that the file is used."""
 
@@ -85,6 +85,8 @@ class Lane:
 
     def answer(self, head: bytes) -> bytes | None:
         """Give the whole answer to a request; None if that is for the ordinary path to find."""
+        if len(head) > _LONGEST_HEAD:
+            return None
         line, _, lines = head.partition(b"\r\n")
         sender = self._senders.get(lines)
         if sender is None:
@@ -116,7 +118,7 @@ class Lane:
             return
         body = response.body
         if (
-            len(lines) > _LONGEST_LINES
+            len(head) > _LONGEST_HEAD
             or not isinstance(body, bytes)
             or len(body) > _LARGEST
             or not response.keep_alive
