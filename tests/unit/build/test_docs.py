@@ -133,7 +133,7 @@ def test_values_that_are_named_exist() -> None:
     values = yaml.safe_load((ROOT / "charts" / "opengpu-operator" / "values.yaml").read_text())
     text = (ROOT / "docs" / "operations.md").read_text()
     named = re.findall(
-        r"(?:--set |`)((?:image|agent|store|rbac|crds|routes|uninstall|serviceMonitor|networkPolicy)\.[a-zA-Z.]+)",
+        r"(?:--set |`)((?:image|agent|store|rbac|crds|routes|uninstall|serviceMonitor|networkPolicy)\.[a-zA-Z0-9.]+)",
         text,
     )
     assert len(named) > 5
