@@ -19,7 +19,7 @@ from gpux.store.files import FileApi
 from gpux.store.folders import FolderApi
 from gpux.store.metrics import Metrics
 from gpux.store.resume import KEEP_SECONDS, ResumeApi
-from gpux.store.routes import FILES
+from gpux.store.routes import FILES, Api
 from gpux.store.server import Server, bearer
 from gpux.store.tasks import TaskApi
 from gpux.store.transfer import Limits, Transfer
@@ -68,7 +68,7 @@ async def serving(root, *, blobs=None, upload_seconds=KEEP_SECONDS, **limits):
         metrics = Metrics(free_bytes=blobs.free_bytes, usage=blobs.usage, calls=calls.counts)
         transfer = Transfer(blobs=blobs, executor=files, metrics=metrics, limits=Limits(**limits))
         resume = ResumeApi(transfer, seconds=upload_seconds)
-        apis = [FileApi(transfer), resume, FolderApi(transfer)]
+        apis: list[Api] = [FileApi(transfer), resume, FolderApi(transfer)]
         server = web.Server(
             Server(
                 [*apis, CallApi(calls, transfer), TaskApi(calls, transfer)],
