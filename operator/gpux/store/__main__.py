@@ -30,6 +30,7 @@ from gpux.store.keyfile import KeyFile
 from gpux.store.links import LinkApi
 from gpux.store.metrics import Metrics
 from gpux.store.pulls import Pulls
+from gpux.store.resume import KEEP_SECONDS, ResumeApi
 from gpux.store.routes import Api
 from gpux.store.server import Server, bearer
 from gpux.store.storage import PullApi, StorageApi
@@ -64,8 +65,10 @@ async def _serve(options: argparse.Namespace, backend: Backend) -> None:
     limits = Limits(file_bytes=options.max_file_bytes)
     transfer = Transfer(blobs=blobs, executor=files, metrics=metrics, limits=limits)
     pulls = Pulls()
+    resume = ResumeApi(transfer, seconds=options.upload_seconds)
     apis: list[Api] = [
         FileApi(transfer),
+        resume,
         FolderApi(transfer),
         LinkApi(transfer, key=key, url=options.external_url),
     ]
@@ -139,6 +142,7 @@ async def _serve(options: argparse.Namespace, backend: Backend) -> None:
     for server, _ in servers:
         server.pre_shutdown()
         await server.shutdown(_SHUTDOWN_SECONDS)
+    resume.close()
     files.shutdown()
     records.shutdown()
 
@@ -177,6 +181,7 @@ def main(arguments: list[str] | None = None) -> int:
     add("--external-url", default=None, help="the URL of that port as seen from outside, for links")
     add("--key-file", type=Path, required=True, help="the key that tokens are signed with")
     add("--max-file-bytes", type=int, default=1 << 40, help="largest file taken")
+    add("--upload-seconds", type=_rate, default=KEEP_SECONDS, help="how long broken uploads are kept")
     add("--sweep-seconds", type=_number, default=3600.0, help="time between sweeps; 0: none")
     add("--grace-seconds", type=_number, default=7 * _DAY, help="how long files without references stay")
     add("--unused-days", type=_number, default=90.0, help="when owners lose files they don't use; 0: never")

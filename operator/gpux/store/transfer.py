@@ -93,7 +93,7 @@ class Transfer:
         check_quotas(keeper, request.content_length or 0)
         async with self.slot(keeper.namespace):
             return await receive(
-                _within_quotas(body_chunks(request, limit=most), keeper),
+                within_quotas(body_chunks(request, limit=most), keeper),
                 blobs=self.blobs,
                 keeper=keeper,
                 size=request.content_length,
@@ -266,9 +266,13 @@ def _push(piece: bytes | None, target: socket.socket, pipe: Pipe) -> bytes | mem
     return b""
 
 
-async def _within_quotas(chunks: AsyncIterator[bytes], keeper: Keeper) -> AsyncIterator[bytes]:
-    """Pass a body on until it is too large, so that nobody fills the disk with what is refused in the end."""
-    size = 0
+async def within_quotas(
+    chunks: AsyncIterator[bytes], keeper: Keeper, *, size: int = 0
+) -> AsyncIterator[bytes]:
+    """Pass a body on until it is too large, so that nobody fills the disk with what is refused in the end.
+
+    ``size`` is how much there was before.
+    """
     async for chunk in chunks:
         size += len(chunk)
         check_quotas(keeper, size)

@@ -67,6 +67,18 @@ async def receive(
     """Store a stream; see `Upload.commit`."""
     loop = asyncio.get_running_loop()
     upload = await loop.run_in_executor(executor, lambda: blobs.begin(size=size))
+    try:
+        await feed(chunks, upload=upload, executor=executor, count=count)
+        return await loop.run_in_executor(executor, upload.commit, keeper)
+    finally:
+        await loop.run_in_executor(executor, upload.abort)
+
+
+async def feed(
+    chunks: AsyncIterator[bytes], *, upload: Upload, executor: Executor, count: Callable[[int], object]
+) -> None:
+    """Add a stream to an upload. Whatever it raises, nobody knows then how much of the stream was added."""
+    loop = asyncio.get_running_loop()
     working: asyncio.Future[list[None]] | None = None
     try:
         batch: list[bytes] = []
@@ -85,11 +97,9 @@ async def receive(
         working = _start(loop, executor, upload, batch)
         await working
         count(collected)
-        return await loop.run_in_executor(executor, upload.commit, keeper)
     finally:
         if working is not None and not working.done():
             await asyncio.wait((working,))
-        await loop.run_in_executor(executor, upload.abort)
 
 
 def _start(

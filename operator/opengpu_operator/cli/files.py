@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, Final
 from urllib.parse import quote
 
 from gpux import hashes
-from opengpu_operator.cli import options, outside
+from opengpu_operator.cli import options, outside, sending
 from opengpu_operator.cli.outside import Outside, RefusedError, Unreachable
 from opengpu_operator.cli.progress import Progress, size
 
@@ -58,7 +58,12 @@ def register(commands: Any) -> None:
         allow_abbrev=False,
     )
     verbs = command.add_subparsers(dest="verb", required=True, metavar="VERB")
-    put = _verb(verbs, "put", "store files and folders; prints the hash of each", _put)
+    put = _verb(
+        verbs,
+        "put",
+        "store files and folders; prints the hash of each; large files go on where they were interrupted",
+        _put,
+    )
     put.add_argument(
         "paths", nargs="+", type=_path, metavar="PATH", help="a file, or a folder with all in it"
     )
@@ -135,24 +140,15 @@ def _put(store: Outside, arguments: argparse.Namespace) -> int:
 
 
 def _put_file(store: Outside, path: Path) -> dict[str, Any]:
-    """Store a file, unless the task has it: what was interrupted begins anew, and what had ended isn't repeated."""
+    """Store a file, unless the task has it: a large one goes on where it was interrupted."""
     with path.open("rb") as file:
         length = os.fstat(file.fileno()).st_size
         with Progress(f"hashing {path.name}", length) as progress:
             sha1 = _hash_rest(file, "sha1", progress)
         if _has(store, sha1):
             return {"sha1": sha1}
-        file.seek(0)
-        with (
-            Progress(path.name, length) as progress,
-            store.ask(
-                "POST",
-                "/upload_file",
-                headers={"Content-Length": str(length), "Content-Type": "application/octet-stream"},
-                body=_reading(file, progress),
-            ) as response,
-        ):
-            document: dict[str, Any] = outside.read_document(response)
+        with Progress(path.name, length) as progress:
+            document = sending.send(store, file, sha1=sha1, length=length, progress=progress)
     if document.get("sha1") != sha1:
         raise RefusedError(
             409, f"{path} changed while it was sent: {document.get('sha1')} was stored, not {sha1}"

@@ -74,6 +74,11 @@ class Outside:
             raise Unreachable("the job's storage needs --task, or --job-id with --server")
         return self._access.task
 
+    @property
+    def identity(self) -> tuple[str, str]:
+        """What tells one store and task from another."""
+        return self._access.url, self._access.task
+
     @contextmanager
     def ask(
         self,

@@ -42,12 +42,23 @@ class Progress:
             self._next = now + _EVERY_SECONDS
             self._show(now)
 
-    def _show(self, now: float) -> None:
+    def halt(self, why: str) -> None:
+        """Say why there is nothing more just now."""
+        if self._shown:
+            self._show(time.monotonic(), note=why)
+
+    def at(self, done: int) -> None:
+        """It goes on from there, which may be before where it was."""
+        self._before += done - self._done
+        self._done = done
+
+    def _show(self, now: float, *, note: str = "") -> None:
         speed = (self._done - self._before) / max(now - self._started, 0.001)
         text = f"{self._what}  {_bar(self._done, self._total)}{size(self._done)}"
         if self._total is not None:
             text += f" of {size(self._total)}"
-        print(f"\r{text}  {size(round(speed))}/s\x1b[K", end="", file=self._stream, flush=True)
+        text += f"  {note or f'{size(round(speed))}/s'}"
+        print(f"\r{text}\x1b[K", end="", file=self._stream, flush=True)
 
 
 def size(count: int) -> str:

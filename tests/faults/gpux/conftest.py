@@ -17,6 +17,12 @@ def lab(tmp_path):
         yield made
 
 
+@pytest.fixture(autouse=True)
+def state(monkeypatch, tmp_path):
+    """Where commands remember what they were at: not in anybody's home."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+
+
 @pytest.fixture(scope="session")
 def worker_python() -> Path:
     return ogpu_python()

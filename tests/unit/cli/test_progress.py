@@ -53,3 +53,16 @@ def test_a_terminal_shows_one_line(total: int | None, before: int, added: int, s
     assert shown in text
     assert text.count("\n") == 1
     assert text.endswith("\n")
+
+
+def test_a_terminal_shows_why_it_stands_still_and_where_it_goes_on() -> None:
+    stream = Terminal()
+    with Progress("a", 10, stream=stream) as progress:
+        progress.add(8)
+        progress.halt("broke off")
+        progress.at(5)
+        progress.add(5)
+    assert "80%  8 B of 10 B  broke off" in stream.getvalue()
+    last = stream.getvalue().split("\r")[-1]
+    assert "100%  10 B of 10 B" in last
+    assert "broke off" not in last

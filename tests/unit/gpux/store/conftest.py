@@ -18,7 +18,8 @@ from gpux.store.calls import CallApi
 from gpux.store.files import FileApi
 from gpux.store.folders import FolderApi
 from gpux.store.metrics import Metrics
-from gpux.store.routes import FILES
+from gpux.store.resume import KEEP_SECONDS, ResumeApi
+from gpux.store.routes import FILES, Api
 from gpux.store.server import Server, bearer
 from gpux.store.tasks import TaskApi
 from gpux.store.transfer import Limits, Transfer
@@ -59,16 +60,18 @@ class Service:
 
 
 @asynccontextmanager
-async def serving(root, **limits):
+async def serving(root, *, blobs=None, upload_seconds=KEEP_SECONDS, **limits):
     disk, clock = FullDisk(), Clock()
     with ThreadPoolExecutor(8) as files, ThreadPoolExecutor(2) as records:
-        blobs = store(root, disk=disk, clock=clock)
+        blobs = blobs or store(root, disk=disk, clock=clock)
         calls = CallBook(str(root), executor=records)
         metrics = Metrics(free_bytes=blobs.free_bytes, usage=blobs.usage, calls=calls.counts)
         transfer = Transfer(blobs=blobs, executor=files, metrics=metrics, limits=Limits(**limits))
+        resume = ResumeApi(transfer, seconds=upload_seconds)
+        apis: list[Api] = [FileApi(transfer), resume, FolderApi(transfer)]
         server = web.Server(
             Server(
-                [FileApi(transfer), FolderApi(transfer), CallApi(calls, transfer), TaskApi(calls, transfer)],
+                [*apis, CallApi(calls, transfer), TaskApi(calls, transfer)],
                 authenticate=bearer(lambda: KEY, scopes=FILES | {"link"}),
                 metrics=metrics,
             ),
@@ -92,6 +95,7 @@ async def serving(root, **limits):
             listener.close()
             server.pre_shutdown()
             await server.shutdown(1.0)
+            resume.close()
 
 
 @pytest.fixture
