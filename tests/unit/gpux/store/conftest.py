@@ -14,6 +14,7 @@ from aiohttp import web
 
 from gpux import tokens
 from gpux.calls import CallBook
+from gpux.s3.blobs import S3Blobs
 from gpux.store.calls import CallApi
 from gpux.store.files import FileApi
 from gpux.store.folders import FolderApi
@@ -22,6 +23,7 @@ from gpux.store.routes import FILES
 from gpux.store.server import Server, bearer
 from gpux.store.tasks import TaskApi
 from gpux.store.transfer import Limits, Transfer
+from tests.support.s3 import s3_server
 from tests.unit.gpux.filestore.kit import Clock, FullDisk, store
 
 KEY = b"a key for tests, of thirty-two b"
@@ -59,10 +61,11 @@ class Service:
 
 
 @asynccontextmanager
-async def serving(root, **limits):
+async def serving(root, *, blobs=None, **limits):
+    """Files are in the directory, unless other `blobs` are given; calls are."""
     disk, clock = FullDisk(), Clock()
     with ThreadPoolExecutor(8) as files, ThreadPoolExecutor(2) as records:
-        blobs = store(root, disk=disk, clock=clock)
+        blobs = blobs or store(root, disk=disk, clock=clock)
         calls = CallBook(str(root), executor=records)
         metrics = Metrics(free_bytes=blobs.free_bytes, usage=blobs.usage, calls=calls.counts)
         transfer = Transfer(blobs=blobs, executor=files, metrics=metrics, limits=Limits(**limits))
@@ -105,3 +108,15 @@ def root(tmp_path):
 async def service(root):
     async with serving(root) as made:
         yield made
+
+
+@pytest.fixture(params=["file", "s3"])
+async def either(request, root, tmp_path):
+    """A server over each of the backends."""
+    if request.param == "file":
+        async with serving(root) as made:
+            yield made
+        return
+    with s3_server(tmp_path / "server") as server, server.bucket() as bucket:
+        async with serving(root, blobs=S3Blobs(bucket, spool=str(tmp_path))) as made:
+            yield made
