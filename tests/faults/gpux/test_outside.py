@@ -63,7 +63,7 @@ def link(lab, *, bearer: str = FILES, seconds: int = 600, **what: Any) -> str:
 
 
 def signed(**claims: Any) -> str:
-    return tokens.sign(KEY, {"scope": "link", "namespace": "tenant", "exp": int(time.time()) + 60} | claims)
+    return tokens.sign(KEY, {"scope": "link", "namespace": "tenant", "exp": int(time.time()) + 3600} | claims)
 
 
 # ---------------------------------------------------------------------------------------------- files
