@@ -172,7 +172,7 @@ class Blobs(Protocol):
     def forget(self, namespace: str, blobs: Sequence[Blob]) -> None:
         """Remove at once those of the entries that nothing refers to, for who stored them and can't finish.
 
-        It may leave them to the sweep.
+        The bytes may stay until a sweep, where nobody can read them any more.
         """
 
     def drop(self, reference: str, *, namespace: str | None = None) -> int:

@@ -85,7 +85,8 @@ class S3Blobs:
             undo.pop_all()
 
     def forget(self, namespace: str, blobs: Sequence[Blob]) -> None:
-        """See `Blobs`: they are left to the sweep, which alone knows how to remove an entry."""
+        """See `Blobs`."""
+        upkeep.forget(self._shelves, namespace, blobs)
 
     def drop(self, reference: str, *, namespace: str | None = None) -> int:
         """See `Blobs`."""

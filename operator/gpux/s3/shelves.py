@@ -9,8 +9,8 @@
 
 Objects have no locks. An entry is changed by compare-and-swap alone; a content is never changed, and no other may ever
 have its name, so it can be removed without looking back. What protects an entry is the order: whoever needs it makes
-the reference first and looks at the entry then; the sweep marks the entry first, and looks for references then. So one
-of the two sees the other.
+the reference first and looks at the entry then; who removes it marks the entry first, and looks for references then. So
+one of the two sees the other.
 """
 
 from __future__ import annotations
@@ -19,25 +19,27 @@ import json
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from gpux.blobs import Blob, Entry, HashConflictError, over_quota
 from gpux.hashes import FileHash
 from gpux.log import log
 from gpux.s3.bucket import Bucket, ChangedError, Listed
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 _DAY = 86_400.0
-_READERS = 8
+_AT_ONCE = 8
 _PAGE = 256
 
 #: States of an entry. Only "live" ones are there for everybody.
 LIVE = "live"
 DYING = "dying"
-"""The sweep has found no reference, and looks once more."""
+"""Somebody wants to remove it, and looks for references once more."""
 GONE = "gone"
 """Nothing is left of it; only an upload brings it back, with a content of its own."""
 ROTTEN = "rotten"
@@ -111,12 +113,10 @@ class Shelves:
 
     def read_all(self, namespace: str) -> Iterator[tuple[str, Seen]]:
         """Yield SHA-1 and entry of all entries of a namespace, several read at once."""
-        with ThreadPoolExecutor(_READERS) as readers:
-            listing = self.bucket.listing(f"entries/{namespace}/")
-            while page := [listed.key.rpartition("/")[2] for listed in islice(listing, _PAGE)]:
-                for sha1, seen in zip(page, readers.map(partial(self.read, namespace), page), strict=True):
-                    if seen is not None:
-                        yield sha1, seen
+        names = (listed.key.rpartition("/")[2] for listed in self.bucket.listing(f"entries/{namespace}/"))
+        for sha1, seen in at_once(lambda sha1: (sha1, self.read(namespace, sha1)), names):
+            if seen is not None:
+                yield sha1, seen
 
     def find(self, namespace: str, name: FileHash) -> tuple[str, Seen] | None:
         """SHA-1 and entry of what a namespace calls so, if it can be read."""
@@ -161,7 +161,8 @@ class Shelves:
                 self.write(namespace, blob.sha1, entry, match=seen and seen.etag)
             except ChangedError:
                 continue
-            return Entered(new=seen is None or seen.entry.state == GONE, ours=True)
+            # Of one that is dying, too, nothing else will stay.
+            return Entered(new=seen is None or seen.entry.state in {DYING, GONE}, ours=True)
 
     def write(self, namespace: str, sha1: str, entry: Stored, *, match: str | None) -> str:
         """Write an entry over the one with an ETag, or where there is none; its ETag. Raises ChangedError."""
@@ -256,6 +257,14 @@ class Shelves:
         except ChangedError:
             return False
         return True
+
+
+def at_once(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Yield what a function makes of each item, in their order, while it works on several."""
+    rest = iter(items)
+    with ThreadPoolExecutor(_AT_ONCE) as workers:
+        while page := list(islice(rest, _PAGE)):
+            yield from workers.map(function, page)
 
 
 def parse_reference(listed: Listed) -> Reference:

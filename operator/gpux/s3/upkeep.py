@@ -8,14 +8,14 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from gpux.blobs import Retention, Scrubbed, Swept
+from gpux.blobs import PUBLIC, Blob, Retention, Scrubbed, Swept
 from gpux.errors import UnavailableError
 from gpux.log import log
 from gpux.s3.bucket import ChangedError
-from gpux.s3.shelves import DYING, GONE, LIVE, ROTTEN, Reference, Seen, Shelves
+from gpux.s3.shelves import DYING, GONE, LIVE, ROTTEN, Reference, Seen, Shelves, at_once
 
 _LEASE_SECONDS = 600.0
 _SAVED_SECONDS = 60.0
@@ -67,6 +67,27 @@ def sweep(shelves: Shelves, retention: Retention, *, owner: str, settle: float, 
     return Swept(references, entries, objects, size)
 
 
+def forget(shelves: Shelves, namespace: str, blobs: Sequence[Blob]) -> None:
+    """See `Blobs.forget`. The way of the sweep, without its grace, and beside it: no lease is needed.
+
+    The contents stay until they are as old as the sweep wants them: an upload elsewhere may be about to name them.
+    """
+    for place in (namespace, PUBLIC):
+
+        def read(blob: Blob, place: str = place) -> tuple[Blob, Seen | None]:
+            return blob, shelves.read(place, blob.sha1)
+
+        found = {
+            blob.sha1: seen
+            for blob, seen in at_once(read, blobs)
+            if seen is not None and seen.entry.state != GONE and seen.entry.sha256 == blob.sha256
+        }
+        # Not even marked, or nobody else could refer to them meanwhile.
+        for sha1 in _referred(shelves, place, found):
+            del found[sha1]
+        _bury(shelves, place, found)
+
+
 def _renewing(shelves: Shelves, what: str, owner: str) -> Callable[[], None]:
     """Return what keeps a lease when it is called often. It raises UnavailableError if another store has it now."""
     renewed = time.monotonic()
@@ -95,7 +116,7 @@ def _namespace(
     for reference in shelves.references(namespace):
         referred.setdefault(reference.sha1, []).append(reference)
     ended = 0
-    marked: dict[str, Seen] = {}
+    unneeded: dict[str, Seen] = {}
     for sha1, seen in shelves.read_all(namespace):
         renew()
         references = referred.pop(sha1, [])
@@ -116,35 +137,48 @@ def _namespace(
             if entry.state == DYING:
                 _change(shelves, namespace, sha1, seen, LIVE)
         else:
-            dying = seen if entry.state == DYING else _change(shelves, namespace, sha1, seen, DYING)
-            if dying is None:
-                # Somebody uses it.
-                named.add(bytes.fromhex(entry.data))
-            else:
-                marked[sha1] = dying
+            unneeded[sha1] = seen
     # References to nothing: of uploads that ended before their entry.
     for references in referred.values():
         for reference in references:
             if reference.modified < settled and shelves.read(namespace, reference.sha1) is None:
                 shelves.bucket.delete(reference.key)
                 ended += 1
-    return ended, _bury(shelves, namespace, marked, named=named)
+    gone = _bury(shelves, namespace, unneeded)
+    named.update(bytes.fromhex(seen.entry.data) for sha1, seen in unneeded.items() if sha1 not in gone)
+    return ended, len(gone)
 
 
-def _bury(shelves: Shelves, namespace: str, marked: dict[str, Seen], *, named: set[bytes]) -> int:
-    """Remove the marked entries that still nothing refers to; how many."""
-    if not marked:
-        return 0
-    referred = {reference.sha1 for reference in shelves.references(namespace)}
-    count = 0
-    for sha1, seen in marked.items():
-        state = LIVE if sha1 in referred else GONE
-        changed = _change(shelves, namespace, sha1, seen, state)
-        if state == LIVE or changed is None:
-            named.add(bytes.fromhex(seen.entry.data))
-        else:
-            count += 1
-    return count
+def _bury(shelves: Shelves, namespace: str, unneeded: Mapping[str, Seen]) -> set[str]:
+    """Remove those of the entries that nothing refers to and nobody changes meanwhile; which they were.
+
+    Several stores may do so at once. One that ends midway leaves the rest to the next sweep.
+    """
+
+    def mark(item: tuple[str, Seen]) -> tuple[str, Seen | None]:
+        sha1, seen = item
+        # On what has rotted nobody relies, so it needs no mark; nor may it live again.
+        return sha1, _change(shelves, namespace, sha1, seen, DYING) if seen.entry.state == LIVE else seen
+
+    marked = {sha1: seen for sha1, seen in at_once(mark, unneeded.items()) if seen is not None}
+    referred = _referred(shelves, namespace, marked)
+
+    def end(item: tuple[str, Seen]) -> str | None:
+        sha1, seen = item
+        if sha1 not in referred:
+            return sha1 if _change(shelves, namespace, sha1, seen, GONE) is not None else None
+        if seen.entry.state == DYING:
+            _change(shelves, namespace, sha1, seen, LIVE)
+        return None
+
+    return {sha1 for sha1 in at_once(end, marked.items()) if sha1 is not None}
+
+
+def _referred(shelves: Shelves, namespace: str, entries: Mapping[str, Seen]) -> set[str]:
+    """To which of the entries something refers."""
+    if not entries:
+        return set()
+    return {reference.sha1 for reference in shelves.references(namespace) if reference.sha1 in entries}
 
 
 def _remove(shelves: Shelves, namespace: str, sha1: str, seen: Seen) -> None:
@@ -159,7 +193,8 @@ def _remove(shelves: Shelves, namespace: str, sha1: str, seen: Seen) -> None:
 
 def _change(shelves: Shelves, namespace: str, sha1: str, seen: Seen, state: str) -> Seen | None:
     """Give an entry another state; None if it has changed meanwhile, which is somebody else's doing."""
-    used = shelves.clock() if state == GONE else seen.entry.used
+    # One that comes to life again isn't the same as before: whoever else had marked it must not take it for that.
+    used = shelves.clock() if state in {LIVE, GONE} else seen.entry.used
     entry = seen.entry._replace(state=state, used=used)
     try:
         return Seen(entry, shelves.write(namespace, sha1, entry, match=seen.etag))

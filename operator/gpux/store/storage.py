@@ -37,7 +37,7 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, root: str, path: str) -> Place:
-        """Check a place. Raises HttpError; what is there, and whether the path is sound, the agent sees."""
+        """Check a place. Raises HttpError; what is there the agent sees, which checks the path once more."""
         if root not in _ROOTS:
             raise HttpError(400, f"the root must be {' or '.join(_ROOTS)}")
         try:
@@ -46,6 +46,8 @@ class Place(NamedTuple):
             length = _PATH_LIMIT + 1
         if length > _PATH_LIMIT or "\0" in path:
             raise HttpError(400, "the path is malformed")
+        if not {".", ".."}.isdisjoint(path.split("/")):
+            raise HttpError(400, "a path has no . or .. in it")
         return cls(root, path.strip("/"))
 
     @classmethod

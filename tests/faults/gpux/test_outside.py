@@ -63,7 +63,7 @@ def link(lab, *, bearer: str = FILES, seconds: int = 600, **what: Any) -> str:
 
 
 def signed(**claims: Any) -> str:
-    return tokens.sign(KEY, {"scope": "link", "namespace": "tenant", "exp": int(time.time()) + 60} | claims)
+    return tokens.sign(KEY, {"scope": "link", "namespace": "tenant", "exp": int(time.time()) + 3600} | claims)
 
 
 # ---------------------------------------------------------------------------------------------- files
@@ -269,6 +269,8 @@ def test_a_link_that_was_tampered_with(lab):
         ({"hash": sha1(PRIVATE), "seconds": True}, FILES, 400),
         ({"hash": sha1(PRIVATE), "task": TASK, "path": "job/"}, FILES, 400),
         ({"task": TASK, "path": "etc/passwd"}, FILES, 400),
+        ({"task": TASK, "path": "job/../x"}, FILES, 400),
+        ({"task": TASK, "path": "usr/out/."}, FILES, 400),
         ({}, FILES, 400),
     ],
 )

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import io
 import itertools
 import json
 import os
 import subprocess
 import sys
+import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -158,6 +160,60 @@ def test_a_store_killed_at_any_write_of_an_upload_loses_nothing_that_it_acknowle
         assert len(list(bucket.listing("data/"))) == len(entries) >= len(acknowledged)
     for sha1, content in acknowledged.items():
         assert witness.get(sha1) == (200, content)
+
+
+def folder(*contents):
+    output = io.BytesIO()
+    with tarfile.open(fileobj=output, mode="w") as archive:
+        for number, content in enumerate(contents):
+            member = tarfile.TarInfo(f"file {number}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return output.getvalue()
+
+
+def test_a_store_killed_at_any_write_of_a_folder_that_it_refuses_loses_nobodys_bytes(shared, start):
+    options = shared.options()
+    witness, victim = start(shared, options), start(shared, options, run=False)
+    limited, other = token(jobBytes=1000), token(task="task-2")
+    killed, kept, refused = 0, {}, []
+    for nth in itertools.count(1):
+        # The second is one too many. Somebody else has the first, or takes it as soon as the store is dead.
+        contents = [os.urandom(600), os.urandom(600)]
+        if nth % 3 == 0:
+            assert witness.ask("POST", "/v1/files", body=contents[0], bearer=other)[0] == 201
+        victim.start(nth, "after")
+        victim.armed.touch()
+        answer = victim.ask("POST", "/v1/folders", body=folder(*contents), bearer=limited)
+        victim.armed.unlink()
+        if answer is None:
+            assert victim.process.process.wait(30) == -9, "killed before the answer"
+            killed += 1
+            if nth % 3 == 1:
+                assert witness.ask("POST", "/v1/files", body=contents[0], bearer=other)[0] in {200, 201}
+        else:
+            victim.process.kill()
+            assert answer[0] == 507
+            assert witness.get(hashlib.sha1(contents[1]).hexdigest())[0] == 404, "forgotten at once"
+        for content in contents:
+            sha1 = hashlib.sha1(content).hexdigest()
+            if content is contents[0] and (nth % 3 == 0 or (nth % 3 == 1 and answer is None)):
+                kept[sha1] = content
+                assert witness.get(sha1) == (200, content)
+            else:
+                refused.append(sha1)
+        if answer is not None:
+            break
+    assert killed >= 8
+    with shared.bucket(options) as bucket:
+        blobs = S3Blobs(bucket, settle=-5.0)
+        for _ in range(2):
+            blobs.sweep(Retention(grace=-5.0, unused=None))
+            for sha1, content in kept.items():
+                assert witness.get(sha1) == (200, content)
+            assert {witness.get(sha1)[0] for sha1 in refused} == {404}
+        assert len(list(bucket.listing("data/"))) == len(kept)
+        assert {entry.blob.sha1 for entry in blobs.entries("tenant", limit=999)} == set(kept)
 
 
 def test_without_its_server_a_store_says_so_and_goes_on_when_it_is_back(tmp_path, start):

@@ -111,7 +111,11 @@ def test_a_job_id_is_the_operators() -> None:
 
 
 @pytest.mark.parametrize(
-    ("root", "path"), [("etc", ""), ("job", "a\0b"), ("job", "\ud800"), ("usr", "a" * 5000), ("", "")]
+    ("root", "path"),
+    [
+        *(("etc", ""), ("", "")),
+        *(("job", path) for path in ("a\0b", "\ud800", "a" * 5000, "../x", "a/../b", "a//./b", "..")),
+    ],
 )
 def test_places_that_are_none(root: str, path: str) -> None:
     with pytest.raises(HttpError) as refused:

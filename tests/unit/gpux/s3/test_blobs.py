@@ -7,11 +7,13 @@ import re
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from gpux.blobs import PUBLIC, Blob, HashConflictError, Keeper, QuotaError, Retention, Usage
+from gpux.errors import UnavailableError
 from gpux.hashes import FileHash
 from gpux.s3 import parts
 from gpux.s3.blobs import S3Blobs
@@ -85,6 +87,29 @@ def keys(bucket, prefix):
 
 def large(seed=1):
     return bytes([seed]) + bytes(range(256)) * 4096 * 11
+
+
+def meanwhile(monkeypatch, shelves, moment, action):
+    """Let something happen when references have been listed first, an entry was marked, or before it is gone."""
+    write, references = shelves.write, shelves.references
+    looks = 0
+
+    def marking(namespace, sha1, entry, *, match):
+        etag = write(namespace, sha1, entry, match=match)
+        if (entry.state, moment) == (DYING, "marked"):
+            action()
+        return etag
+
+    def looking(namespace, name=None):
+        nonlocal looks
+        looks += 1
+        found = list(references(namespace, name))
+        if (looks, moment) in {(1, "listed"), (2, "looked")}:
+            action()
+        return iter(found)
+
+    monkeypatch.setattr(shelves, "write", marking)
+    monkeypatch.setattr(shelves, "references", looking)
 
 
 def test_what_is_stored_by_one_is_read_by_the_other(make):
@@ -310,26 +335,7 @@ def test_an_upload_that_meets_the_sweep_keeps_its_bytes(make, bucket, clock, mon
     # So soon after its last use that the upload doesn't have to note another.
     clock.ahead = 600.0
     soon = Retention(grace=60.0, unused=None)
-    shelves = one._shelves
-    write, references = shelves.write, shelves.references
-    looks = 0
-
-    def marking(namespace, sha1, entry, *, match):
-        etag = write(namespace, sha1, entry, match=match)
-        if entry.state == DYING and moment == "marked":
-            put(other, b"content", references={"task:u": None})
-        return etag
-
-    def looking(namespace, name=None):
-        nonlocal looks
-        found = list(references(namespace, name))
-        looks += 1
-        if (looks, moment) in {(1, "listed"), (2, "looked")}:
-            put(other, b"content", references={"task:u": None})
-        return iter(found)
-
-    monkeypatch.setattr(shelves, "write", marking)
-    monkeypatch.setattr(shelves, "references", looking)
+    meanwhile(monkeypatch, one._shelves, moment, lambda: put(other, b"content", references={"task:u": None}))
     one.sweep(soon)
     monkeypatch.undo()
     assert get(other, b"content") == b"content"
@@ -364,6 +370,169 @@ def test_the_sweep_takes_what_crashes_left_and_only_when_it_is_old(make, bucket)
     assert make(abandoned=-5.0).sweep(FORGET) == (1, 0, 1, 30)
     assert list(bucket.uploads("data/")) == []
     assert len(keys(bucket, "data/")) == len(keys(bucket, "refs/")) == 1
+
+
+def test_what_has_rotted_never_comes_to_life_again(make, clock, monkeypatch):
+    """Not even if somebody refers to it while the sweep removes it: it has to come again."""
+    blobs, other = make(), make()
+    shelves = blobs._shelves
+    put(blobs, b"content")
+    seen = shelves.read("a", sha1(b"content").hex)
+    shelves.write("a", sha1(b"content").hex, seen.entry._replace(state=ROTTEN), match=seen.etag)
+    blobs.drop("task:t")
+    clock.ahead = 2 * DAY
+    meanwhile(
+        monkeypatch, shelves, "listed", lambda: shelves.refer("a", "task:u", blob(b"content"), limit=None)
+    )
+    blobs.sweep(FORGET)
+    assert blobs.open("a", sha1(b"content")) is None
+    put(other, b"content", references={"task:u": None})
+    assert get(blobs, b"content") == b"content"
+
+
+# ------------------------------------------------------------------------------------------------------------- forget
+
+
+def state(blobs, content):
+    return blobs._shelves.read("a", sha1(content).hex).entry.state
+
+
+def test_what_nothing_refers_to_is_forgotten_at_once_and_nothing_else(make, bucket):
+    one, other = make(), make()
+    mine, shared, public = b"mine", b"of two", b"public"
+    for content in (mine, shared):
+        assert put(one, content, references={})[1]
+    assert put(one, public, references={}, public=True)[1]
+    put(other, shared, references={"task:u": None})
+    put(other, mine, "b")
+    before = one._shelves.read("a", sha1(shared).hex)
+    one.forget("a", [blob(mine), blob(shared), blob(public), blob(b"nothing")])
+    for content in (mine, public):
+        for store in (one, other):
+            assert store.open("a", sha1(content)) is None
+            assert store.open("a", sha256(content)) is None
+        assert state(one, content) == GONE
+    assert one.open(PUBLIC, sha1(public)) is None
+    assert get(other, mine, "b") == mine
+    assert get(other, shared) == shared
+    assert one._shelves.read("a", sha1(shared).hex) == before, "not even marked"
+    one.forget("a", [blob(mine), blob(shared), blob(public)])
+    # The bytes go with a sweep, whatever its grace.
+    assert len(keys(bucket, "data/")) == 4
+    assert one.sweep(FORGET) == (0, 0, 2, len(mine + public))
+    assert put(one, mine) == (blob(mine), True)
+    assert get(other, mine) == mine
+
+
+def test_another_content_with_the_same_sha1_is_not_forgotten(blobs):
+    put(blobs, b"content", references={})
+    blobs.forget("a", [blob(b"content")._replace(sha256=sha256(b"another").hex)])
+    assert get(blobs, b"content") == b"content"
+
+
+@pytest.mark.parametrize("moment", ["listed", "marked", "looked"])
+def test_an_upload_that_meets_a_forget_keeps_its_bytes(make, monkeypatch, moment):
+    one, other = make(settle=3600.0), make()
+    put(one, b"content", references={})
+    meanwhile(monkeypatch, one._shelves, moment, lambda: put(other, b"content", references={"task:u": None}))
+    one.forget("a", [blob(b"content")])
+    monkeypatch.undo()
+    for _ in range(2):
+        assert get(other, b"content") == b"content"
+        assert other.open("a", sha256(b"content")) is not None
+        assert state(one, b"content") == LIVE
+        one.sweep(Retention(grace=-60.0, unused=None))
+
+
+@pytest.mark.parametrize("moment", ["listed", "marked", "looked"])
+def test_whoever_refers_to_what_is_being_forgotten_has_it_or_is_told(make, monkeypatch, moment):
+    """As another folder does at its end, with the files that it has in common with the one that is refused."""
+    one, other = make(), make()
+    put(one, b"content", references={})
+    told = []
+
+    def refer():
+        try:
+            other.refer(Keeper("a", {"task:u": None}), [blob(b"content")])
+        except KeyError:
+            told.append(moment)
+
+    meanwhile(monkeypatch, one._shelves, moment, refer)
+    one.forget("a", [blob(b"content")])
+    monkeypatch.undo()
+    assert told == ([] if moment == "listed" else [moment])
+    assert get(other, b"content") == (None if told else b"content")
+    assert other.holders("task") == ([] if told else [("a", "u")])
+
+
+def test_an_entry_that_lived_again_is_not_taken_for_what_was_marked(make, monkeypatch):
+    """While one store has marked an entry, others save it, rely on it, and mark it once more."""
+    one, other = make(), make()
+    shelves = other._shelves
+    put(one, b"content", references={})
+
+    def save():
+        shelves.refer("a", "task:u", blob(b"content"), limit=None)
+        other.sweep(FORGET)
+        assert put(other, b"content", references={"task:u": None}) == (blob(b"content"), False)
+        seen = shelves.read("a", sha1(b"content").hex)
+        assert seen.entry.state == LIVE
+        shelves.write("a", sha1(b"content").hex, seen.entry._replace(state=DYING), match=seen.etag)
+
+    meanwhile(monkeypatch, one._shelves, "looked", save)
+    one.forget("a", [blob(b"content")])
+    monkeypatch.undo()
+    other.sweep(FORGET)
+    assert state(one, b"content") == LIVE
+    assert get(one, b"content") == b"content"
+
+
+def test_who_stores_what_is_dying_forgets_it_too(make, monkeypatch):
+    """Of two folders with the same file that are refused at the same time, the later one removes it."""
+    one, other = make(), make()
+    put(one, b"content", references={})
+    new = []
+    meanwhile(
+        monkeypatch, one._shelves, "marked", lambda: new.append(put(other, b"content", references={})[1])
+    )
+    one.forget("a", [blob(b"content")])
+    assert (new, get(one, b"content")) == ([True], b"content")
+    other.forget("a", [blob(b"content")])
+    assert get(one, b"content") is None
+
+
+def test_uploads_and_forgets_of_the_same_content_at_once(make):
+    """Whatever the order, what was acknowledged is there, and what was refused isn't, unless others have it."""
+    stores = [make(settle=3600.0), make(settle=3600.0)]
+    together = threading.Barrier(4)
+
+    def refused(store, content):
+        together.wait()
+        # Another one that is refused may take it away at once.
+        with suppress(UnavailableError):
+            put(store, content, references={})
+            store.forget("a", [blob(content)])
+
+    def kept(store, content):
+        together.wait()
+        put(store, content, references={"task:u": None})
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in range(30):
+            content = b"content %d" % number
+            put(stores[0], content, references={})
+            uploads = [kept, kept] if number % 3 else [refused, refused]
+            working = [
+                pool.submit(work, stores[nth % 2], content)
+                for nth, work in enumerate([refused, refused, *uploads])
+            ]
+            for done in working:
+                done.result()
+            assert get(stores[1], content) == (content if number % 3 else None)
+    stores[0].sweep(Retention(grace=-60.0, unused=None))
+    for number in range(30):
+        content = b"content %d" % number
+        assert get(stores[1], content) == (content if number % 3 else None)
 
 
 # -------------------------------------------------------------------------------------------------------------- scrub

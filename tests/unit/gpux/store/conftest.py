@@ -14,6 +14,7 @@ from aiohttp import web
 
 from gpux import tokens
 from gpux.calls import CallBook
+from gpux.s3.blobs import S3Blobs
 from gpux.store.calls import CallApi
 from gpux.store.files import FileApi
 from gpux.store.folders import FolderApi
@@ -23,6 +24,7 @@ from gpux.store.routes import FILES, Api
 from gpux.store.server import Server, bearer
 from gpux.store.tasks import TaskApi
 from gpux.store.transfer import Limits, Transfer
+from tests.support.s3 import s3_server
 from tests.unit.gpux.filestore.kit import Clock, FullDisk, store
 
 KEY = b"a key for tests, of thirty-two b"
@@ -61,6 +63,7 @@ class Service:
 
 @asynccontextmanager
 async def serving(root, *, blobs=None, upload_seconds=KEEP_SECONDS, **limits):
+    """Files are in the directory, unless other `blobs` are given; calls are."""
     disk, clock = FullDisk(), Clock()
     with ThreadPoolExecutor(8) as files, ThreadPoolExecutor(2) as records:
         blobs = blobs or store(root, disk=disk, clock=clock)
@@ -109,3 +112,15 @@ def root(tmp_path):
 async def service(root):
     async with serving(root) as made:
         yield made
+
+
+@pytest.fixture(params=["file", "s3"])
+async def either(request, root, tmp_path):
+    """A server over each of the backends."""
+    if request.param == "file":
+        async with serving(root) as made:
+            yield made
+        return
+    with s3_server(tmp_path / "server") as server, server.bucket() as bucket:
+        async with serving(root, blobs=S3Blobs(bucket, spool=str(tmp_path))) as made:
+            yield made

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
 import json
 import subprocess
@@ -185,6 +186,26 @@ async def test_a_quota_is_for_all_of_it(service, root, quota):
     assert len(contents(root)) == 1
     assert service.blobs.usage() == Usage(1, 5)
     assert (await put(service, tar(), bearer=token(jobBytes=300_000)))[0] == 201
+
+
+@pytest.mark.parametrize(
+    ("archive", "claims", "expected"),
+    [(tar(), {"jobBytes": 256_100}, 507), (one("b", FILES["b/c.bin"])[:-1024] + b"no header" * 100, {}, 400)],
+    ids=["over a quota", "no archive"],
+)
+async def test_nobody_can_read_what_a_refused_folder_had_stored(either, archive, claims, expected):
+    other = token(task="u")
+    assert await either.status("POST", "/v1/files", body=b"hello", bearer=other) == 201
+    status, document = await put(either, archive, bearer=token(**claims))
+    assert status == expected, document
+    for content in FILES.values():
+        for algorithm in (hashlib.sha1, hashlib.sha256):
+            for bearer in (other, token(**claims)):
+                status = await either.status(
+                    "GET", f"/v1/files/{algorithm(content).hexdigest()}", bearer=bearer
+                )
+                assert status == (200 if content == b"hello" else 404)
+    assert await either.status("POST", "/v1/folders", body=tar()) == 201
 
 
 async def test_the_same_file_in_several_places_counts_once(service):
