@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 
 from aiohttp import web
 
@@ -23,9 +23,9 @@ UNDER_WAY = 64
 """Uploads of a namespace, with a slot or without: each is a connection, a temporary file and two unfinished hashes."""
 _BATCH = 1 << 20
 _WAIT_SECONDS = 30.0
-_SILENCE_SECONDS = 0.25
-_TURN_SECONDS = 1.0
-_TURN_BYTES = 256 * 1024
+_TURN_SECONDS = 0.25
+"""Whoever sends nothing for so long has no slot any more."""
+_TURN_BYTES = 64 * 1024
 """Whoever sends less in a turn is slow."""
 
 
@@ -108,14 +108,12 @@ class Slot:
         loop = asyncio.get_running_loop()
         self._turn = turn = self._slots.ask(self._namespace)
         if not turn.done():
-            self._request.protocol.pause_reading()
-            try:
-                async with asyncio.timeout(_WAIT_SECONDS):
-                    await turn
-            except TimeoutError:
-                raise _too_many() from None
-            finally:
-                self._request.protocol.resume_reading()
+            with self._deaf():
+                try:
+                    async with asyncio.timeout(_WAIT_SECONDS):
+                        await turn
+                except TimeoutError:
+                    raise _too_many() from None
         self._until, self._came = loop.time() + _TURN_SECONDS, 0
 
     def give_back(self) -> None:
@@ -129,7 +127,7 @@ class Slot:
 
         Before the slot is given back comes an empty chunk: who has kept anything in memory writes it down now.
         """
-        async for chunk in body_chunks(self._request, limit=limit, silence=_SILENCE_SECONDS):
+        async for chunk in body_chunks(self._request, limit=limit, silence=_TURN_SECONDS):
             if not chunk:
                 yield chunk
                 self.give_back()
@@ -138,18 +136,28 @@ class Slot:
                 yield chunk
             elif self._is_over(len(chunk)):
                 # This is all that has come; the rest waits in the sender's hands.
-                self._request.protocol.pause_reading()
-                try:
+                with self._deaf():
                     yield chunk
                     yield b""
-                    self.give_back()
-                    await self.take()
-                finally:
-                    self._request.protocol.resume_reading()
+                self.give_back()
+                await self.take()
             else:
                 yield chunk
         if self._turn is None:
             await self.take()
+
+    @contextmanager
+    def _deaf(self) -> Iterator[None]:
+        """Let the rest of the body wait in the sender's hands. What follows a whole one is aiohttp's to hold back."""
+        transport = self._request.transport
+        if transport is None or self._request.content.is_eof():
+            yield
+            return
+        transport.pause_reading()
+        try:
+            yield
+        finally:
+            transport.resume_reading()
 
     def _is_over(self, size: int) -> bool:
         """Count what came, and say whether somebody else is to have the slot."""
