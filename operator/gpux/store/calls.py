@@ -18,11 +18,14 @@ from gpux.jsontext import is_json
 from gpux.store.http import HttpError, read_object, reply
 from gpux.store.routes import JOBS, OPERATOR, TASK, Context, keeper, number, route
 from gpux.store.transfer import Transfer
+from gpux.store.uploads import Slots
 
 #: Answers up to this size are repeated in the call's record.
 INLINE_LIMIT = 8 * 1024
 ANSWER_LIMIT = 16 << 20
 CALL_LIMIT = 1 << 20
+_ANSWERS = 4
+"""Answers on their way in at once, apart from files: no upload keeps an answer out."""
 _SMALL_LIMIT = 16 * 1024
 _LONGEST_WAIT = 60.0
 
@@ -38,6 +41,7 @@ class CallApi:
     def __init__(self, calls: Calls, transfer: Transfer) -> None:
         self._calls = calls
         self._transfer = transfer
+        self._slots = Slots(total=_ANSWERS, per_namespace=_ANSWERS // 2)
         task = f"/v1/calls/{TASK}"
         attempt = f"{task}/{_ATTEMPT}"
         self.routes = [
@@ -132,7 +136,7 @@ class CallApi:
         held = context.keeper if context.tenant else keeper(call.namespace, {f"task:{task}": None})
         # It counts, but no quota keeps it out: the agent would bring it until the task's time is over.
         kept = held._replace(references=dict.fromkeys(held.references))
-        blob, _ = await self._transfer.receive(context.request, kept, limit=ANSWER_LIMIT)
+        blob, _ = await self._transfer.receive(context.request, kept, limit=ANSWER_LIMIT, slots=self._slots)
         if not await self._transfer.in_thread(lambda: self._is_json(call.namespace, blob)):
             raise HttpError(400, "the answer is not JSON")
         new = await self._calls.answer(

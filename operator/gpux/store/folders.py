@@ -15,7 +15,7 @@ from gpux.blobs import Blob, Keeper, check_quotas
 from gpux.folders import BLOCK, File, Folder, FolderError, Member
 from gpux.hashes import FileHash
 from gpux.log import log
-from gpux.store.http import HttpError, body_chunks, check_length, has_etag, reply
+from gpux.store.http import HttpError, check_length, has_etag, reply
 from gpux.store.routes import FILES, HASH, Context, route
 from gpux.store.transfer import Transfer
 from gpux.store.uploads import Slots, receive
@@ -44,9 +44,12 @@ class FolderApi:
         stored: list[_Stored] = []
         kept = False
         # Its own kind of place first: who waits for it takes none of those of other uploads.
-        async with self._places.take(keeper.namespace), self._transfer.slot(keeper.namespace):
+        async with (
+            self._places.take(context.request, keeper.namespace),
+            self._transfer.slot(context.request, keeper.namespace) as slot,
+        ):
             try:
-                source = _Source(body_chunks(context.request, limit=limit))
+                source = _Source(slot.chunks(limit=limit))
                 folder = await self._take(source, keeper, stored)
                 manifest = await self._put(_once(folder.manifest()), keeper, stored)
                 await self._refer(keeper, [each.blob for each in stored])
@@ -183,7 +186,7 @@ class _Stored(NamedTuple):
 
 
 class _Source:
-    """The bytes of an archive as they come."""
+    """The bytes of an archive as they come, with the empty chunks of `Slot.chunks` among them."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._chunks = chunks
@@ -208,8 +211,8 @@ class _Source:
 
     async def _pieces(self, count: int) -> AsyncIterator[bytes]:
         while count:
-            chunk = self._left or await anext(self._chunks, b"")
-            if not chunk:
+            chunk: bytes | None = self._left or await anext(self._chunks, None)
+            if chunk is None:
                 raise FolderError("the archive ends early")
             piece, self._left = chunk[:count], chunk[count:]
             count -= len(piece)

@@ -32,26 +32,41 @@ def reply(document: object, *, status: int = 200, headers: Mapping[str, str] | N
     return web.Response(body=body, status=status, headers=headers, content_type="application/json")
 
 
-async def body_chunks(request: web.BaseRequest, *, limit: int) -> AsyncIterator[bytes]:
-    """Yield a request's body as it comes. Raises HttpError for one that is too large, stalls or breaks off."""
+async def body_chunks(
+    request: web.BaseRequest, *, limit: int, silence: float | None = None
+) -> AsyncIterator[bytes]:
+    """Yield a request's body as it comes. Raises HttpError for one that is too large, stalls or breaks off.
+
+    When nothing has come for ``silence`` seconds, an empty chunk says so.
+    """
     # Somebody who asks first is told now, when everything but the body has been checked.
     if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
         request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     size = 0
     while True:
-        try:
-            async with asyncio.timeout(IDLE_SECONDS):
-                chunk = await request.content.readany()
-        except TimeoutError:
-            raise HttpError(408, "the body stalled") from None
-        except (web.RequestPayloadError, ConnectionError):
-            raise HttpError(400, "the body ended early") from None
+        chunk = await _next(request, IDLE_SECONDS if silence is None else silence)
+        if chunk is None and silence is not None:
+            yield b""
+            chunk = await _next(request, IDLE_SECONDS)
+        if chunk is None:
+            raise HttpError(408, "the body stalled")
         if not chunk:
             return
         size += len(chunk)
         if size > limit:
             raise HttpError(413, f"the body is larger than {limit} bytes")
         yield chunk
+
+
+async def _next(request: web.BaseRequest, seconds: float) -> bytes | None:
+    """Read what has come of a body: nothing at its end, None if nothing comes for so long."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await request.content.readany()
+    except TimeoutError:
+        return None
+    except (web.RequestPayloadError, ConnectionError):
+        raise HttpError(400, "the body ended early") from None
 
 
 def check_length(request: web.BaseRequest, *, limit: int) -> None:

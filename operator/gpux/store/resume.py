@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from aiohttp import web
 
 from gpux.blobs import Blob, Keeper, Upload, check_quotas
-from gpux.store.http import HttpError, body_chunks, reply
+from gpux.store.http import HttpError, reply
 from gpux.store.routes import FILES, Context, route
 from gpux.store.transfer import Transfer, within_quotas
 from gpux.store.uploads import feed
@@ -125,8 +125,8 @@ class ResumeApi:
             raise _too_large(most)
         check_quotas(keeper, size)
         body = _Body()
-        async with self._transfer.slot(keeper.namespace):
-            chunks = body.chunks(body_chunks(request, limit=most - opened.offset))
+        async with self._transfer.slot(request, keeper.namespace) as slot:
+            chunks = body.chunks(slot.chunks(limit=most - opened.offset))
             try:
                 await feed(
                     within_quotas(chunks, keeper, size=opened.offset),
@@ -149,7 +149,7 @@ class ResumeApi:
             if opened.upload is not None:
                 if opened.length not in {None, opened.offset}:
                     raise _elsewhere(opened)
-                opened.answer = await self._commit(context.keeper, opened, opened.upload)
+                opened.answer = await self._commit(context, opened, opened.upload)
                 opened.upload = None
                 opened.until = self._now() + self._seconds
                 self._make_room(opened.namespace)
@@ -158,10 +158,10 @@ class ResumeApi:
             blob, new = opened.answer
             return reply(blob.document(), status=201 if new else 200)
 
-    async def _commit(self, keeper: Keeper, opened: _Open, upload: Upload) -> tuple[Blob, bool]:
-        async with self._transfer.slot(keeper.namespace):
+    async def _commit(self, context: Context, opened: _Open, upload: Upload) -> tuple[Blob, bool]:
+        async with self._transfer.slot(context.request, opened.namespace):
             try:
-                answer = await self._transfer.in_thread(lambda: upload.commit(keeper))
+                answer = await self._transfer.in_thread(lambda: upload.commit(context.keeper))
             except BaseException:
                 self._forget(opened)
                 raise

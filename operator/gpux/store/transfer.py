@@ -17,9 +17,9 @@ from gpux.errors import UnavailableError
 from gpux.hashes import FileHash
 from gpux.log import log
 from gpux.splice import Pipe
-from gpux.store.http import HttpError, body_chunks, byte_range, check_length, has_etag
+from gpux.store.http import HttpError, byte_range, check_length, has_etag
 from gpux.store.metrics import Metrics
-from gpux.store.uploads import Slots, receive
+from gpux.store.uploads import Slot, Slots, receive
 
 _SMALL_FILE = 64 * 1024
 """Files up to this size are read at once; larger ones go from the page cache to the socket by the kernel."""
@@ -78,22 +78,29 @@ class Transfer:
     # ------------------------------------------------------------------------------------------------ in
 
     @asynccontextmanager
-    async def slot(self, namespace: str) -> AsyncIterator[None]:
+    async def slot(
+        self, request: web.BaseRequest, namespace: str, *, slots: Slots | None = None
+    ) -> AsyncIterator[Slot]:
         """Have a place among the uploads that are under way. Raises HttpError."""
-        async with self._slots.take(namespace):
+        async with (slots or self._slots).take(request, namespace) as slot:
             with self.metrics.uploads.track_inprogress():
-                yield
+                yield slot
 
     async def receive(
-        self, request: web.BaseRequest, keeper: Keeper, *, limit: int | None = None
+        self,
+        request: web.BaseRequest,
+        keeper: Keeper,
+        *,
+        limit: int | None = None,
+        slots: Slots | None = None,
     ) -> tuple[Blob, bool]:
-        """Store the body of a request; see `Upload.commit`."""
+        """Store the body of a request, in its turn among other files or in ``slots``; see `Upload.commit`."""
         most = self.limits.file_bytes if limit is None else limit
         check_length(request, limit=most)
         check_quotas(keeper, request.content_length or 0)
-        async with self.slot(keeper.namespace):
+        async with self.slot(request, keeper.namespace, slots=slots) as slot:
             return await receive(
-                within_quotas(body_chunks(request, limit=most), keeper),
+                within_quotas(slot.chunks(limit=most), keeper),
                 blobs=self.blobs,
                 keeper=keeper,
                 size=request.content_length,

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import json
 import socket
+import threading
 import time
 from typing import Any
 
@@ -13,7 +14,9 @@ import pytest
 
 from gpux import tokens
 from gpux.hashes import b58encode
+from gpux.store.uploads import UNDER_WAY
 from tests.faults.gpux.processes import OPERATOR, TASK, UnixConnection, laboratory, rss_kib, token, wait_for
+from tests.support.patience import PATIENCE
 
 pytestmark = pytest.mark.faults
 
@@ -333,9 +336,96 @@ def test_uploads_that_stall_leave_room_for_other_tenants(lab):
         for _ in range(20):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", lab.store_port)))
             connection.sendall(head.encode() + b"stalled")
-        wait_for(lambda: len(list((lab.data / "tmp").iterdir())) == 8, "the tenant's share of uploads")
+        wait_for(lambda: len(list((lab.data / "tmp").iterdir())) == 20, "the uploads' start")
         assert lab.ask("POST", "/v1/files", body=b"from another", bearer=OTHER)[0] == 201
     wait_for(lambda: not list((lab.data / "tmp").iterdir()), "the uploads' end")
+
+
+@contextlib.contextmanager
+def dripping(connections):
+    """Send a byte on each of them ten times a second, for as long as they last."""
+    over = threading.Event()
+
+    def drip():
+        while not over.wait(0.1):
+            for connection in connections:
+                with contextlib.suppress(OSError):
+                    connection.send(b"1")
+
+    thread = threading.Thread(target=drip)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_whoever_sends_drop_by_drop_keeps_nobody_out(lab):
+    """Two tenants have as many uploads and answers under way as they may; a third doesn't notice."""
+    with contextlib.ExitStack() as stack:
+        connections = []
+
+        def begin(method, path, bearer):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", lab.store_port)))
+            head = f"{method} {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {bearer}\r\n"
+            connection.sendall(f"{head}Content-Length: 1000000\r\n\r\n1".encode())
+            connections.append(connection)
+
+        attackers = []
+        for name in ("first-attacker", "second-attacker"):
+            bearer = token(namespace=name, task=name)
+            body = {**GOOD_CALL, "namespace": name}
+            assert lab.ask("PUT", f"/v1/calls/{name}/1", body=body)[0] == 201
+            attackers.append((f"/v1/calls/{name}/1/answer", bearer))
+        stack.enter_context(dripping(connections))
+        for answer, bearer in attackers:
+            for _ in range(UNDER_WAY):
+                begin("POST", "/v1/files", bearer)
+                begin("PUT", answer, bearer)
+        everything = 4 * UNDER_WAY
+        wait_for(lambda: len(list((lab.data / "tmp").iterdir())) == everything, "all the attackers' uploads")
+        for answer, bearer in attackers:
+            for method, path in (("POST", "/v1/files"), ("PUT", answer)):
+                status, headers, _ = lab.ask(method, path, body=b"1", bearer=bearer)
+                assert (status, headers["retry-after"]) == (503, "10")
+
+        for number in range(3):
+            task = f"unharmed-{number}"
+            lab.ask("PUT", f"/v1/calls/{task}/1", body={**GOOD_CALL, "namespace": "other"})
+            bearer = token(namespace="other", task=task)
+            began = time.monotonic()
+            assert lab.ask("POST", "/v1/files", body=b"%d" % number * 5_000_000, bearer=bearer)[0] == 201
+            assert lab.ask("PUT", f"/v1/calls/{task}/1/answer", body=b"{}", bearer=bearer)[0] == 201
+            print(f"an upload and an answer among the drops took {time.monotonic() - began:.1f} s")
+        assert len(list((lab.data / "tmp").iterdir())) == everything
+        size = rss_kib(lab.store.pid)
+        print(f"with {everything} of them the store has {size >> 10} MiB")
+        assert size < 64 << 10
+    wait_for(lambda: not list((lab.data / "tmp").iterdir()), "the uploads' end")
+
+
+def test_a_dripping_upload_is_whole_in_the_end(lab):
+    """It has many slots, one after the other."""
+    content = b"%d" % time.time_ns()
+    head = (
+        f"POST /v1/files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TENANT}\r\n"
+        f"Content-Length: {len(content)}\r\n\r\n"
+    )
+    with socket.create_connection(("127.0.0.1", lab.store_port), timeout=60 * PATIENCE) as connection:
+        connection.sendall(head.encode())
+        for written in range(0, len(content), 5):
+            connection.sendall(content[written : written + 5])
+            arrived = min(written + 5, len(content))
+            # Without waiting for the rest: whoever is silent leaves nothing in memory.
+            if arrived < len(content):
+                wait_for(
+                    lambda: [file.stat().st_size for file in (lab.data / "tmp").iterdir()] == [arrived],  # noqa: B023
+                    "the bytes in the file",
+                )
+        assert connection.recv(100).startswith(b"HTTP/1.1 201")
+    name = hashlib.sha1(content).hexdigest()
+    assert lab.ask("GET", f"/v1/files/{name}", bearer=TENANT)[2] == content
 
 
 def test_two_thousand_agents_wait_at_little_cost(lab):
