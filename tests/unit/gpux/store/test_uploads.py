@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from concurrent.futures import Executor, Future
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,7 @@ class Sender:
     """An upload under way, whose body is what it is told to send."""
 
     def __init__(self, service, path="/v1/files", *, method="POST", bearer=None):
-        self._chunks = asyncio.Queue()
+        self._chunks: asyncio.Queue[bytes] = asyncio.Queue()
         self._answer = asyncio.create_task(service.ask(method, path, body=self._body(), bearer=bearer))
 
     async def _body(self):
@@ -200,9 +201,9 @@ async def test_a_silent_sender_waits_for_a_slot_to_end(root, monkeypatch):
 class Later(Executor):
     """Does nothing before the loop's next turn."""
 
-    def submit(self, function, /, *arguments):
-        future = Future()
-        asyncio.get_running_loop().call_soon(lambda: future.set_result(function(*arguments)))
+    def submit(self, fn, /, *args, **kwargs):
+        future: Future[Any] = Future()
+        asyncio.get_running_loop().call_soon(lambda: future.set_result(fn(*args, **kwargs)))
         return future
 
 
