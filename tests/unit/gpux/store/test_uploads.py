@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,7 @@ class Sender:
     """An upload under way, whose body is what it is told to send."""
 
     def __init__(self, service, path="/v1/files", *, method="POST", bearer=None):
-        self._chunks = asyncio.Queue()
+        self._chunks: asyncio.Queue[bytes] = asyncio.Queue()
         self._answer = asyncio.create_task(service.ask(method, path, body=self._body(), bearer=bearer))
 
     async def _body(self):
@@ -180,6 +181,32 @@ async def test_who_waits_for_too_long_is_refused_and_leaves_nothing(root, monkey
         assert await service.status("POST", "/v1/files", body=b"another") == 201
 
 
+async def test_a_silent_sender_waits_for_a_slot_to_end(root, monkeypatch):
+    """What remains to be done is work, too."""
+    async with serving(root, uploads=1, uploads_per_namespace=1) as service:
+        silent = Sender(service)
+        silent.send(b"all")
+        await under_way(service, 1)
+        assert await service.status("POST", "/v1/files", body=b"another") == 201
+        monkeypatch.setattr(uploads, "_TURN_SECONDS", NEVER)
+        holding = Sender(service)
+        holding.send(b"x")
+        await under_way(service, 2)
+        with monkeypatch.context() as patch:
+            patch.setattr(uploads, "_WAIT_SECONDS", 0.01)
+            assert (await silent.end())[0] == 503
+        assert (await holding.end())[0] == 201
+
+
+class Later(Executor):
+    """Does nothing before the loop's next turn."""
+
+    def submit(self, fn, /, *args, **kwargs):
+        future: Future[Any] = Future()
+        asyncio.get_running_loop().call_soon(lambda: future.set_result(fn(*args, **kwargs)))
+        return future
+
+
 @pytest.mark.parametrize("size", [1, uploads._BATCH + 1])
 async def test_an_empty_chunk_leaves_nothing_in_memory(root, size):
     def held():
@@ -194,14 +221,13 @@ async def test_an_empty_chunk_leaves_nothing_in_memory(root, size):
         seen.append(held())
         yield b"y"
 
-    with ThreadPoolExecutor(4) as executor:
-        blob, _ = await receive(
-            chunks(),
-            blobs=store(root),
-            keeper=Keeper("a", {"task:t": None}),
-            size=None,
-            executor=executor,
-            count=int,
-        )
+    blob, _ = await receive(
+        chunks(),
+        blobs=store(root),
+        keeper=Keeper("a", {"task:t": None}),
+        size=None,
+        executor=Later(),
+        count=int,
+    )
     assert seen[-1] == [size]
     assert blob.sha256 == hashlib.sha256(b"x" * size + b"y").hexdigest()
