@@ -17,6 +17,13 @@ BY_HASH = {"sourceRef": {"name": "source"}, "functionName": "run", "dataFrom": {
 JOB = {"sourceRef": {"name": "source"}}
 ACCOUNT = {"accountRef": {"name": "account"}}
 
+#: Another one may be given until the task starts; it is only looked at then.
+PROOF = {
+    "signature": "A" * 86 + "==",
+    "notAfter": "2030-01-01T00:00:00Z",
+    "digests": [f"sha256:{'0' * 64}"],
+}
+
 REFUSED: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("sourceRef", CALL, {"sourceRef": {"name": "other"}}),
     ("functionName", CALL, {"functionName": "stop"}),
@@ -49,6 +56,10 @@ ALLOWED: list[tuple[dict[str, Any], dict[str, Any]]] = [
     (JOB, {"expirySeconds": 60}),
     ({**JOB, "expirySeconds": 60}, {"expirySeconds": None}),
     (JOB, {"ports": [80]}),
+    (JOB, {"portOptions": [{"port": 80, "requestTimeoutSeconds": 60}]}),
+    (JOB, {"access": {"allowedCidrs": ["192.0.2.0/24"]}}),
+    ({**JOB, "access": {"tokenSha256": "a" * 64}}, {"access": None}),
+    ({**JOB, "owner": "alice"}, {"ownerProof": PROOF}),
     (JOB, {"env": [{"name": "A", "value": "a"}]}),
     (JOB, {"resources": {"memory": "1Gi"}}),
     (JOB, {"services": {"web": {"resources": {"cpu": "1"}}}}),
