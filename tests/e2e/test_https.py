@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import socket
@@ -97,6 +98,11 @@ async def test_a_websocket_through_tls(operator: Cluster, web: Object) -> None:
         for text in ("hello", "ü" * 40_000):
             await connection.send_str(text)
             assert await connection.receive_str(timeout=30) == f"echo: {text}"
+        end = connection.get_extra_info("socket")
+    # TLS ends a little after the session; the loop mustn't end between the two.
+    async with asyncio.timeout(30):
+        while end.fileno() != -1:
+            await asyncio.sleep(0.01)
 
 
 def test_an_answer_may_take_its_time(operator: Cluster, namespace: str, web: Object) -> None:

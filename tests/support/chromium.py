@@ -22,6 +22,7 @@ import pytest
 from localcluster import packages
 from localcluster.errors import Failure
 from tests.support.environment import unavailable
+from tests.support.patience import PATIENCE
 
 
 def program() -> str:
@@ -69,7 +70,7 @@ class Page:
         number = next(self._numbers)
         await self._connection.send_json({"id": number, "method": method, "params": parameters})
         while True:
-            message = await self._connection.receive_json(timeout=60)
+            message = await self._connection.receive_json(timeout=60 * PATIENCE)
             if message.get("id") == number:
                 assert "error" not in message, message
                 return dict(message["result"])
@@ -79,10 +80,12 @@ class Page:
         result = await self.ask("Runtime.evaluate", expression=script, returnByValue=True)
         return result["result"].get("value")
 
-    async def until(self, script: str, *, within: float = 60) -> Any:
-        """Return a script's first true value."""
+    async def until(self, script: str, *, within: float = 60 * PATIENCE) -> Any:
+        """Return a script's first true value; a page that didn't come is asked for again."""
         deadline = time.monotonic() + within
         while not (value := await self.evaluate(script)):
+            if await self.evaluate("location.protocol") == "chrome-error:":
+                await self.ask("Page.reload")
             if time.monotonic() > deadline:
                 html = await self.evaluate("document.documentElement.outerHTML")
                 raise AssertionError(f"{script} was not true within {within} s: {html[:2000]}")
@@ -114,13 +117,13 @@ async def browsing(url: str, directory: Path, *options: str) -> AsyncIterator[Pa
                 yield Page(connection)
     finally:
         with contextlib.suppress(ProcessLookupError):
-            process.terminate()
+            process.kill()
         await process.wait()
 
 
 async def _page_address(session: aiohttp.ClientSession, file: Path, log: Path) -> str:
     """Return where the open page is spoken to, once the browser is up."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 60 * PATIENCE
     while True:
         with contextlib.suppress(OSError, IndexError, aiohttp.ClientError):
             port = file.read_text().splitlines()[0]
