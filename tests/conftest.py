@@ -6,8 +6,10 @@ from collections.abc import Callable
 import hypothesis
 import pytest
 
-# How long an example takes says how busy the machine is.
-hypothesis.settings.register_profile("tests", deadline=None)
+# How long an example takes says how busy the machine is. The examples are the same in each run, so that a change is
+# blamed for what it changed; `pytest --hypothesis-profile=explore` looks for others.
+hypothesis.settings.register_profile("tests", deadline=None, derandomize=True)
+hypothesis.settings.register_profile("explore", deadline=None)
 hypothesis.settings.load_profile("tests")
 
 _FIGURES = pytest.StashKey[list[str]]()

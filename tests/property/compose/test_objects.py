@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import IO, Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from opengpu_operator.api.errors import Invalid
@@ -36,6 +36,8 @@ def text(document: dict[str, Any]) -> str:
 
 def made(document: str, environment: Environment, *, converter: Any = None, **configured: Any) -> JobObjects:
     translation = translate(document, environment=environment.value, converter=converter)
+    # Services of one pod may wait for each other's siblings in a circle that there isn't between the services.
+    assume(all(finding.reason != "DependencyCycle" for finding in translation.findings))
     assert not translation.refused, translation.findings
     return build(translation, jobs.context(environment=environment), jobs.settings(**configured))
 
