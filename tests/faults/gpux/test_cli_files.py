@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tarfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ import pytest
 
 from opengpu_operator.cli.main import main
 from tests.faults.gpux.processes import ROOT, TASK, Lab, laboratory, token
+from tests.faults.gpux.relay import Relay
 
 pytestmark = pytest.mark.faults
 
@@ -28,29 +29,10 @@ MIB = 1 << 20
 AGENT = token(external=True)
 
 
-class Through:
+class Through(Relay):
     """A way to the store that counts what comes back, and may break off."""
 
-    def __init__(self, port: int) -> None:
-        self._port = port
-        self.passed = 0
-        self.limit: int | None = None
-        self.at_limit: Callable[[], None] = lambda: None
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            with contextlib.suppress(OSError):
-                self._connect(client)
+    limit: int | None = None
 
     def _connect(self, client: socket.socket) -> None:
         with client:

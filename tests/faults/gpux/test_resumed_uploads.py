@@ -12,13 +12,14 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.faults.gpux.processes import KEY, ROOT, SOURCE, Lab, Process, accepts, laboratory, token, wait_for
+from tests.faults.gpux.relay import Relay
 from tests.support.ports import free_port
 from tests.support.s3 import s3_server
 
@@ -29,29 +30,12 @@ SIZE = 24 * MIB
 FILES = token(scope="files")
 
 
-class Upwards:
+class Upwards(Relay):
     """A way to the store that counts what goes there, and breaks off when it was so much."""
 
     def __init__(self, port: int) -> None:
-        self._port = port
-        self.passed = 0
         self.limits: list[int] = []
-        self.at_limit: Callable[[], object] = lambda: None
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._run, daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.close()
-
-    def _run(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            with contextlib.suppress(OSError):
-                self._connect(client)
+        super().__init__(port)
 
     def _connect(self, client: socket.socket) -> None:
         with client, socket.create_connection(("127.0.0.1", self._port)) as store:
