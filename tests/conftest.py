@@ -1,6 +1,7 @@
 """What all tests share: how Hypothesis is set, what is printed at the end, and who runs last."""
 
 import asyncio
+import random
 from collections.abc import Callable
 
 import hypothesis
@@ -28,6 +29,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let those that judge what the others did run after them."""
     items.sort(key=lambda item: item.get_closest_marker("last") is not None)
+
+
+@pytest.fixture(autouse=True)
+def _same_jitter(request: pytest.FixtureRequest) -> None:
+    """Let back-off wait as long as in the last run of the same test."""
+    random.seed(request.node.nodeid)
 
 
 @pytest.fixture(scope="session")

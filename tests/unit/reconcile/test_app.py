@@ -49,6 +49,7 @@ from opengpu_operator.kube.kinds import (
     Kind,
 )
 from opengpu_operator.reconcile.app import App
+from opengpu_operator.reconcile.queue import LONGEST_DELAY
 from opengpu_operator.settings import Settings
 
 TASK_KEY = ("opengputasks", "team", "ask")
@@ -177,7 +178,7 @@ class Operator:
         stop = asyncio.Event()
         running = asyncio.create_task(self.app.run(stop))
         if retrying:
-            await asyncio.sleep(10)
+            await asyncio.sleep(1)
             assert self.app.queue.retrying
         else:
             await self.settle()
@@ -186,8 +187,10 @@ class Operator:
         await running
 
     async def settle(self) -> None:
-        """Wait until all that was caused is done; time jumps."""
+        """Wait until all that was caused is done, what waits for another try too; time jumps."""
         await asyncio.sleep(10)
+        if self.app.queue.retrying:
+            await asyncio.sleep(LONGEST_DELAY)
         assert (self.app.queue.depth, self.app.queue.running, self.app.queue.retrying) == (0, 0, 0)
 
 
