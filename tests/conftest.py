@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import signal
 from collections.abc import Callable
 
 import hypothesis
@@ -17,12 +18,13 @@ _FIGURES = pytest.StashKey[list[str]]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep pytest-asyncio's question for the current event loop from making one.
-
-    Before 3.14, Python makes one for the main thread that nobody closes; its warning, which is an error here, is
-    blamed on whichever test runs when the garbage collector finds it.
-    """
+    """Make the process what the tests expect, whoever started it."""
+    # Pytest-asyncio asks for the current event loop. Before 3.14, Python makes one for the main thread then, which
+    # nobody closes; its warning, an error here, is blamed on whichever test runs when the garbage collector finds it.
     asyncio.set_event_loop(None)
+    # What a shell starts in the background ignores Ctrl-C, and so would all that the tests start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[_FIGURES] = []
 
 
