@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import threading
-import time
 from contextlib import closing
 
 import pytest
@@ -20,6 +19,7 @@ from gpux.s3.cache import Cache, Wanted
 from gpux.splice import Pipe
 from tests.support.patience import PATIENCE
 from tests.unit.gpux.filestore.kit import FullDisk
+from tests.unit.gpux.s3.kit import idle, until
 
 NEVER = Retention(grace=1e9, unused=None)
 NOW = Retention(grace=-1.0, unused=None)
@@ -53,18 +53,6 @@ class Source:
             if isinstance(piece, Exception):
                 raise piece
             yield piece
-
-
-def until(condition):
-    deadline = time.monotonic() + 60 * PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-
-
-def idle(cache):
-    """Wait until nothing is being fetched."""
-    until(lambda: not cache._fetching)
 
 
 def read(cache, source):
@@ -479,8 +467,10 @@ def test_a_service_that_is_away_is_away(blobs, bucket, large, monkeypatch):
     files = []
 
     def remember(name, size):
-        files.append(Cache.open(large, name, size))
-        return files[-1]
+        held = Cache.open(large, name, size)
+        assert held is not None
+        files.append(held)
+        return held
 
     def fail(*_):
         raise UnavailableError("away")
