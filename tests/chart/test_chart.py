@@ -120,6 +120,8 @@ def test_values_show_the_defaults() -> None:
         ({"store": {"backend": "s3", "s3": {"existingSecret": "s"}}}, "bucket"),
         ({"store": {"backend": "s3", "s3": {"bucket": "opengpu"}}}, "existingSecret"),
         ({"store": {"backend": "s3", "s3": {"endpoint": "s3.example.org"}}}, "endpoint"),
+        ({"store": {"s3": {"cache": {"size": "1.5Gi"}}}}, "size"),
+        ({"store": {"s3": {"cache": {"bytes": 1}}}}, "bytes"),
         ({"store": {"retention": {"graceHours": -1}}}, "graceHours"),
         ({"store": {"scrub": {"mebibytesPerSecond": 0}}}, "mebibytesPerSecond"),
         ({"crds": {"enabled": "yes"}}, "enabled"),
@@ -489,6 +491,47 @@ def test_the_store_understands_its_options_for_a_bucket(
     assert ("configMap" in mounted.get("/etc/opengpu/s3-ca", {})) == (options.s3_ca is not None)
     assert "env" not in container
     assert "envFrom" not in container
+
+
+@pytest.mark.parametrize(
+    ("size", "count"),
+    [
+        (None, 2 << 30),
+        ("512Mi", 512 << 20),
+        ("3T", 3 * 10**12),
+        ("1500000000", 1_500_000_000),
+        (1_500_000_000, 1_500_000_000),
+        ("0", 0),
+        ("0Gi", 0),
+        (0, 0),
+    ],
+)
+def test_a_cache_has_room_on_the_node(
+    helm: Helm, size: str | int | None, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = {} if size is None else {"cache": {"size": size}}
+    values = {"backend": "s3", "s3": {"bucket": "opengpu", "existingSecret": "s", **given}}
+    pod = helm.template({"store": values}).pod_specs()["opengpu-store"]
+    (container,) = pod["containers"]
+    prepared: list[argparse.Namespace] = []
+    monkeypatch.setattr(store_program, "prepare", prepared.append)
+    assert store(container["command"][3:]) == 1
+    (options,) = prepared
+    volumes = {volume["name"]: volume for volume in pod["volumes"]}
+    mounted = {mount["mountPath"]: volumes[mount["name"]] for mount in container["volumeMounts"]}
+    assert ("cache" in volumes) == bool(count)
+    if not count:
+        assert options.s3_cache is None
+        return
+    assert options.s3_cache_bytes == count
+    limit = mounted[options.s3_cache]["emptyDir"]["sizeLimit"]
+    assert int(limit) > 1.5 * count
+
+
+def test_a_store_on_a_volume_has_no_cache(helm: Helm) -> None:
+    pod = helm.template({"store": {"s3": {"cache": {"size": "1Gi"}}}}).pod_specs()["opengpu-store"]
+    assert "cache" not in {volume["name"] for volume in pod["volumes"]}
+    assert not [option for option in pod["containers"][0]["command"] if "cache" in option]
 
 
 def test_people_get_rights_by_aggregation(helm: Helm) -> None:

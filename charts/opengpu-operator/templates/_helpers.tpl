@@ -46,6 +46,17 @@ helm.sh/chart: {{ printf "%s-%s" $.Chart.Name $.Chart.Version | replace "+" "_" 
 {{ .Values.store.existingKeySecret | default (printf "%s-store-key" (include "opengpu.name" .)) }}
 {{- end -}}
 
+{{/* The bytes that each pod of the store may keep of a bucket; empty where it keeps none. */}}
+{{- define "opengpu.cacheBytes" -}}
+{{- if eq .Values.store.backend "s3" -}}
+{{- $given := (.Values.store.s3.cache | default dict).size | default "0" -}}
+{{- $size := kindIs "string" $given | ternary $given (int64 $given | toString) -}}
+{{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 -}}
+{{- $bytes := mul (regexFind "^[0-9]+" $size) (get $units (regexFind "[A-Za-z]*$" $size)) -}}
+{{- if $bytes }}{{ $bytes }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The host at which files are fetched from outside; empty where they aren't. */}}
 {{- define "opengpu.filesHost" -}}
 {{- if .Values.store.external.enabled -}}

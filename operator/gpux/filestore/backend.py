@@ -8,9 +8,8 @@ import heapq
 import os
 import secrets
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from typing import BinaryIO
 
 from gpux.blobs import (
     Blob,
@@ -24,6 +23,7 @@ from gpux.blobs import (
     Upload,
     Usage,
 )
+from gpux.contents import FileContent
 from gpux.files import Disk, is_full
 from gpux.filestore.layout import NUMBER, Layout, changed, names, target
 from gpux.filestore.scrub import scrub
@@ -32,9 +32,6 @@ from gpux.filestore.sweep import forget, sweep
 from gpux.filestore.writeback import Writeback
 from gpux.hashes import FileHash
 from gpux.log import log
-from gpux.splice import Pipe
-
-_PIECE = 1 << 20
 
 #: What refers to everything that was there before there were references.
 UPGRADE = "keep:upgrade"
@@ -80,7 +77,7 @@ class FileBlobs:
             return None
         sha1, sha256 = found
         try:
-            content = _FileContent(self._layout.content(sha256))
+            content = FileContent(self._layout.content(sha256))
         except FileNotFoundError:
             return None
         self._shelves.use(namespace, sha1)
@@ -170,28 +167,6 @@ class FileBlobs:
         """See `Blobs`: what uploads may still use."""
         state = os.statvfs(self._layout.root)
         return max(0, state.f_bavail * state.f_frsize - self._reserve)
-
-
-class _FileContent:
-    """See `Content`."""
-
-    def __init__(self, path: str) -> None:
-        self._file = open(path, "rb", buffering=0)  # noqa: SIM115 closed by `close`
-        self.size = os.fstat(self._file.fileno()).st_size
-
-    def file(self) -> BinaryIO:
-        return self._file
-
-    def read(self, start: int, end: int) -> Generator[bytes]:
-        while start < end and (piece := os.pread(self._file.fileno(), min(_PIECE, end - start), start)):
-            yield piece
-            start += len(piece)
-
-    def stream(self, start: int, end: int, pipe: Pipe) -> Generator[bytes | None]:  # noqa: ARG002 there is a file
-        return self.read(start, end)
-
-    def close(self) -> None:
-        self._file.close()
 
 
 class _FileUpload:

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from typing import BinaryIO, TypeVar
 
 import urllib3
@@ -18,7 +19,8 @@ from gpux.errors import UnavailableError
 from gpux.hashes import FileHash
 from gpux.s3 import upkeep
 from gpux.s3.bucket import Bucket, rest_of
-from gpux.s3.shelves import LIVE, Shelves
+from gpux.s3.cache import Cache, Wanted
+from gpux.s3.shelves import LIVE, Shelves, Stored
 from gpux.s3.upload import S3Upload, places_of, refer
 from gpux.splice import Pipe, SpliceUnsupportedError
 
@@ -41,13 +43,18 @@ class S3Blobs:
         *,
         clock: Callable[[], float] = time.time,
         spool: str | None = None,
+        cache: Cache | None = None,
         settle: float = upkeep.SETTLE,
         abandoned: float = upkeep.ABANDONED,
     ) -> None:
-        """Look at what there is. `spool` is where parts of uploads wait; None for the system's temporary directory."""
+        """Look at what there is. `spool` is where parts of uploads wait; None for the system's temporary directory.
+
+        What is read often is kept in the `cache`.
+        """
         self._bucket = bucket
         self._shelves = Shelves(bucket, clock=clock)
         self._spool = spool
+        self._cache = cache
         self._settle = settle
         self._abandoned = abandoned
         self._owner = secrets.token_hex(8)
@@ -65,11 +72,27 @@ class S3Blobs:
         if found is None:
             return None
         sha1, seen = found
-        key = f"data/{seen.entry.data}"
-        if self._bucket.size(key) != seen.entry.size:
+        content = self._content(seen.entry)
+        if content is None:
             return None
-        self._shelves.use(namespace, sha1, seen)
-        return Blob(sha1, seen.entry.sha256, seen.entry.size), _S3Content(self._bucket, key)
+        with ExitStack() as undo:
+            undo.callback(content.close)
+            self._shelves.use(namespace, sha1, seen)
+            undo.pop_all()
+        return Blob(sha1, seen.entry.sha256, seen.entry.size), content
+
+    def _content(self, entry: Stored) -> Content | None:
+        """Open what an entry names, here or in the bucket; None if it isn't there, or not whole."""
+        cache, key = self._cache, f"data/{entry.data}"
+        if cache is not None and (here := cache.open(entry.data, entry.size)):
+            return here
+        if self._bucket.size(key) != entry.size:
+            return None
+        if cache is None:
+            return _S3Content(self._bucket, key)
+        read = partial(_S3Content(self._bucket, key).read, 0, entry.size)
+        wanted = Wanted(entry.data, entry.sha256, entry.size, read)
+        return _S3Content(self._bucket, key, begun=partial(cache.miss, wanted))
 
     def refer(self, keeper: Keeper, blobs: Sequence[Blob]) -> None:
         """See `Blobs`."""
@@ -160,9 +183,16 @@ class S3Blobs:
         return _PLENTY
 
     def _count(self) -> Usage:
+        """List all contents, which also tells what the cache has of those that are gone."""
+        # What comes there from now on may be younger than the listing.
+        gone = set() if self._cache is None else self._cache.names()
         objects = size = 0
-        for _, listed in self._shelves.contents():
+        for name, listed in self._shelves.contents():
+            gone.discard(name)
             objects, size = objects + 1, size + listed.size
+        # A listing that breaks off doesn't come to this.
+        if self._cache is not None:
+            self._cache.drop(gone)
         return Usage(objects, size)
 
     def _add(self, size: int) -> None:
@@ -173,9 +203,11 @@ class S3Blobs:
 class _S3Content:
     """See `Content`."""
 
-    def __init__(self, bucket: Bucket, key: str) -> None:
+    def __init__(self, bucket: Bucket, key: str, *, begun: Callable[[], None] | None = None) -> None:
+        """``begun`` is told when somebody reads it from its beginning."""
         self._bucket = bucket
         self._key = key
+        self._begun = begun
 
     def file(self) -> BinaryIO | None:
         return None
@@ -197,6 +229,9 @@ class _S3Content:
         read: Callable[[urllib3.BaseHTTPResponse, int], Iterator[tuple[int, T]]],
     ) -> Generator[T]:
         broken = 0
+        # Neither who asks for the size alone, nor who goes on with what broke off, is another reader.
+        if start == 0 and self._begun is not None:
+            self._begun()
         while start < end:
             try:
                 with self._bucket.open(self._key, start=start, end=end) as response:

@@ -61,7 +61,12 @@ async def _serve(options: argparse.Namespace, backend: Backend) -> None:
     files = ThreadPoolExecutor(16, thread_name_prefix="files")
     records = ThreadPoolExecutor(8, thread_name_prefix="records")
     blobs, calls = backend.open(records)
-    metrics = Metrics(free_bytes=blobs.free_bytes, usage=blobs.usage, calls=calls.counts)
+    metrics = Metrics(
+        free_bytes=blobs.free_bytes,
+        usage=blobs.usage,
+        calls=calls.counts,
+        cache=None if backend.cache is None else backend.cache.figures,
+    )
     limits = Limits(file_bytes=options.max_file_bytes)
     transfer = Transfer(blobs=blobs, executor=files, metrics=metrics, limits=limits)
     pulls = Pulls()

@@ -18,6 +18,7 @@ from gpux.log import log
 
 if TYPE_CHECKING:
     from gpux.s3.bucket import Bucket
+    from gpux.s3.cache import Cache
 
 _WAIT_SECONDS = 60.0
 
@@ -29,6 +30,8 @@ class Backend(NamedTuple):
     """Load what is there; the executor is for calls."""
     held: object = None
     """What mustn't be let go before the end."""
+    cache: Cache | None = None
+    """Of what is read often from a bucket."""
 
 
 def add_options(add: Any) -> None:
@@ -37,6 +40,12 @@ def add_options(add: Any) -> None:
     add("--reserve", type=int, default=64 << 20, help="bytes that files leave free for records of calls")
     add("--s3", metavar="s3://BUCKET[/PREFIX]", help="keep it there instead of in a directory")
     add_s3_options(add)
+    add(
+        "--s3-cache",
+        metavar="DIRECTORY",
+        help="keep there what is read often; a directory of its own, emptied",
+    )
+    add("--s3-cache-bytes", type=int, default=2 << 30, metavar="N", help="most bytes there (default: 2 GiB)")
 
 
 def add_s3_options(add: Any) -> None:
@@ -64,7 +73,10 @@ def prepare(options: argparse.Namespace) -> Backend | None:
         return None
     if options.s3 is not None:
         bucket = open_bucket(options.s3, options)
-        return None if bucket is None else Backend(lambda executor: _in_bucket(bucket, executor))
+        if bucket is None:
+            return None
+        cache = _open_cache(options)
+        return Backend(lambda executor: _in_bucket(bucket, executor, cache=cache), cache=cache)
     root = str(options.root)
     options.root.mkdir(parents=True, exist_ok=True)
     lock = DirectoryLock(f"{root}/lock")
@@ -121,8 +133,21 @@ def _check(bucket: Bucket) -> None:
         time.sleep(1.0)
 
 
-def _in_bucket(bucket: Bucket, executor: Executor) -> tuple[Blobs, Calls]:
+def _open_cache(options: argparse.Namespace) -> Cache | None:
+    """Open the cache that the options ask for; without one the store is slower, but works."""
+    from gpux.s3.cache import Cache  # noqa: PLC0415 as above
+
+    if options.s3_cache is None:
+        return None
+    try:
+        return Cache(options.s3_cache, options.s3_cache_bytes)
+    except OSError as error:
+        log("warning", "--s3-cache: the directory can't be used; nothing is kept there", error=str(error))
+        return None
+
+
+def _in_bucket(bucket: Bucket, executor: Executor, *, cache: Cache | None) -> tuple[Blobs, Calls]:
     from gpux.s3.blobs import S3Blobs  # noqa: PLC0415 as above
     from gpux.s3.calls import S3CallBook  # noqa: PLC0415 the same
 
-    return S3Blobs(bucket), S3CallBook(bucket, executor=executor)
+    return S3Blobs(bucket, cache=cache), S3CallBook(bucket, executor=executor)

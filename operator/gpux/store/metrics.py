@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from gpux.blobs import Usage
+
+if TYPE_CHECKING:
+    from gpux.s3.cache import Figures
 
 _BUCKETS = (0.001, 0.005, 0.025, 0.1, 0.5, 2.5, 10, 60, 300)
 
@@ -22,6 +26,7 @@ class Metrics:
         free_bytes: Callable[[], int],
         usage: Callable[[], Usage],
         calls: Callable[[], Mapping[str, int]],
+        cache: Callable[[], Figures] | None = None,
     ) -> None:
         self._registry = CollectorRegistry()
         self.requests = Counter(
@@ -53,7 +58,7 @@ class Metrics:
             ["step"],
             registry=self._registry,
         )
-        self._registry.register(_State(free_bytes, usage, calls))
+        self._registry.register(_State(free_bytes, usage, calls, cache))
 
     def _counter(self, name: str, text: str) -> Counter:
         return Counter(f"gpux_store_{name}_total", text, registry=self._registry)
@@ -71,10 +76,12 @@ class _State(Collector):
         free_bytes: Callable[[], int],
         usage: Callable[[], Usage],
         calls: Callable[[], Mapping[str, int]],
+        cache: Callable[[], Figures] | None,
     ) -> None:
         self._free_bytes = free_bytes
         self._usage = usage
         self._calls = calls
+        self._cache = cache
 
     def describe(self) -> Iterable[Metric]:
         return []
@@ -91,3 +98,15 @@ class _State(Collector):
         for state, count in self._calls().items():
             calls.add_metric([state], count)
         yield calls
+        if self._cache is not None:
+            yield from _cached(self._cache())
+
+
+def _cached(figures: Figures) -> Iterable[Metric]:
+    prefix = "gpux_store_cache"
+    yield CounterMetricFamily(f"{prefix}_hits", "Files opened in the cache.", value=figures.hits)
+    yield CounterMetricFamily(f"{prefix}_misses", "Files opened in the bucket.", value=figures.misses)
+    yield CounterMetricFamily(
+        f"{prefix}_failures", "Times that the cache couldn't be filled or read.", value=figures.failures
+    )
+    yield GaugeMetricFamily(f"{prefix}_bytes", "Bytes in the cache.", value=figures.size)

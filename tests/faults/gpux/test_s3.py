@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -469,3 +470,39 @@ def test_memory_stays_small(shared, start, measured):
     seconds = time.monotonic() - before
     measured(f"store over s3: 4 files of 64 MiB there and back in {seconds:.1f} s, peak {peak} MiB")
     assert peak < 96
+
+
+def test_a_cache_fills_in_little_memory_and_begins_anew_after_a_kill(shared, start, tmp_path, measured):
+    store, folder, port = start(shared, shared.options(), run=False), tmp_path / "cache", free_port()
+    store.command += [
+        f"--s3-cache={folder}",
+        f"--s3-cache-bytes={128 * MIB}",
+        f"--metrics-listen=127.0.0.1:{port}",
+    ]
+    store.start()
+    content = os.urandom(MIB) * 64
+    name = store.put(content)
+    for _ in range(2):
+        assert store.get(name) == (200, content)
+    wait_for(lambda: [path.suffix for path in folder.iterdir()] == [""], "the cache")
+    wait_for(lambda: cached(port)["bytes"], "the cache's size")
+    assert store.get(name) == (200, content)
+    assert cached(port) == {"bytes": 64 * MIB, "hits_total": 1, "misses_total": 2, "failures_total": 0}
+    peak = rss_kib(store.process.pid, "VmHWM") // 1024
+    measured(f"store over s3: 64 MiB to the store, twice from it, and once into its cache: peak {peak} MiB")
+    assert peak < 96
+    store.process.kill()
+    store.start()
+    assert list(folder.iterdir()) == []
+    assert store.get(name) == (200, content)
+
+
+def cached(port):
+    """What the metrics say of the cache."""
+    with contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=120)) as connection:
+        connection.request("GET", "/metrics")
+        text = connection.getresponse().read().decode()
+    return {
+        name: float(value)
+        for name, value in re.findall(r"^gpux_store_cache_(\w+) (\S+)$", text, re.MULTILINE)
+    }

@@ -26,6 +26,7 @@ from gpux.store.tasks import TaskApi
 from gpux.store.transfer import Limits, Transfer
 from tests.support.s3 import s3_server
 from tests.unit.gpux.filestore.kit import Clock, FullDisk, store
+from tests.unit.gpux.s3.kit import WarmBlobs
 
 KEY = b"a key for tests, of thirty-two b"
 
@@ -114,7 +115,16 @@ async def service(root):
         yield made
 
 
-@pytest.fixture(params=["file", "s3"])
+def over(bucket, kind, folder):
+    """The files of a bucket: "s3", or "cached" when nobody reads the bucket itself."""
+    spool = folder / "spool"
+    spool.mkdir()
+    if kind == "s3":
+        return S3Blobs(bucket, spool=str(spool))
+    return WarmBlobs(bucket, folder=folder / "cache", spool=str(spool))
+
+
+@pytest.fixture(params=["file", "s3", "cached"])
 async def either(request, root, tmp_path):
     """A server over each of the backends."""
     if request.param == "file":
@@ -122,5 +132,5 @@ async def either(request, root, tmp_path):
             yield made
         return
     with s3_server(tmp_path / "server") as server, server.bucket() as bucket:
-        async with serving(root, blobs=S3Blobs(bucket, spool=str(tmp_path))) as made:
+        async with serving(root, blobs=over(bucket, request.param, tmp_path)) as made:
             yield made

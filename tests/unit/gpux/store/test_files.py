@@ -230,17 +230,17 @@ async def test_parts_and_conditions(service, headers, expected, part):
     assert content == b""
 
 
-async def test_a_large_file_goes_by_the_kernel(service):
+async def test_a_large_file_goes_by_the_kernel(either):
     content = bytes(range(256)) * 4096
-    _, document = await upload(service, content)
+    _, document = await upload(either, content)
     name = document["sha1"]
-    assert (await service.ask("GET", f"/v1/files/{name}"))[2] == content
-    part = await service.ask("GET", f"/v1/files/{name}", headers={"Range": "bytes=1000-900000"})
+    assert (await either.ask("GET", f"/v1/files/{name}"))[2] == content
+    part = await either.ask("GET", f"/v1/files/{name}", headers={"Range": "bytes=1000-900000"})
     assert part[2] == content[1000:900_001]
 
 
 async def test_a_backend_without_files_is_read_in_pieces(service, monkeypatch):
-    monkeypatch.setattr("gpux.filestore.backend._FileContent.file", lambda self: None)
+    monkeypatch.setattr("gpux.contents.FileContent.file", lambda self: None)
     content = bytes(range(256)) * 8192
     _, document = await upload(service, content)
     assert (await service.ask("GET", f"/v1/files/{document['sha1']}"))[2] == content

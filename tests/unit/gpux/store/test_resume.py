@@ -9,12 +9,11 @@ import os
 
 import pytest
 
-from gpux.s3.blobs import S3Blobs
 from gpux.store import resume
 from gpux.store.http import HttpError
 from tests.support.patience import PATIENCE
 from tests.support.s3 import s3_server
-from tests.unit.gpux.store.conftest import serving, token
+from tests.unit.gpux.store.conftest import over, serving, token
 
 MIB = 1 << 20
 
@@ -25,7 +24,7 @@ def bucket_server(tmp_path_factory):
         yield running
 
 
-@pytest.fixture(params=["file", "s3"])
+@pytest.fixture(params=["file", "s3", "cached"])
 async def either(request, root, tmp_path):
     """A service over either backend."""
     if request.param == "file":
@@ -33,7 +32,7 @@ async def either(request, root, tmp_path):
             yield made
         return
     with request.getfixturevalue("bucket_server").bucket() as bucket:
-        async with serving(root, blobs=S3Blobs(bucket, spool=str(tmp_path))) as made:
+        async with serving(root, blobs=over(bucket, request.param, tmp_path)) as made:
             yield made
 
 
