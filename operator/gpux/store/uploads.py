@@ -9,15 +9,17 @@ silent has none: else a few who send a byte now and then would keep everybody el
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from concurrent.futures import Executor
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Executor, Future
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 
 from gpux.blobs import Blob, Blobs, Keeper, Upload
-from gpux.store.http import HttpError, body_chunks
+from gpux.store.body import Body, Chunk
+from gpux.store.http import HttpError
 
 UNDER_WAY = 64
 """Uploads of a namespace, with a slot or without: each is a connection, a temporary file and two unfinished hashes."""
@@ -54,7 +56,7 @@ class Slots:
             await slot.take()
             yield slot
         finally:
-            slot.give_back()
+            slot.close()
             _count_down(self._under_way, namespace)
 
     def ask(self, namespace: str) -> asyncio.Future[None]:
@@ -97,7 +99,7 @@ class Slot:
 
     def __init__(self, slots: Slots, request: web.BaseRequest, namespace: str) -> None:
         self._slots = slots
-        self._request = request
+        self._body = Body(request, borrowed=True)
         self._namespace = namespace
         self._turn: asyncio.Future[None] | None = None
         self._until = 0.0
@@ -108,7 +110,7 @@ class Slot:
         loop = asyncio.get_running_loop()
         self._turn = turn = self._slots.ask(self._namespace)
         if not turn.done():
-            with self._deaf():
+            with self._body.held_back():
                 try:
                     async with asyncio.timeout(_WAIT_SECONDS):
                         await turn
@@ -122,42 +124,36 @@ class Slot:
         if turn is not None:
             self._slots.give_back(turn, self._namespace)
 
-    async def chunks(self, *, limit: int) -> AsyncIterator[bytes]:
-        """Yield the body as `body_chunks` does, with a slot whenever there is something.
+    def close(self) -> None:
+        """Be done with the body, too."""
+        self.give_back()
+        self._body.close()
+
+    async def chunks(self, *, limit: int) -> AsyncIterator[Chunk]:
+        """Yield the body as `Body.chunks` does, with a slot whenever there is something.
 
         Before the slot is given back comes an empty chunk: who has kept anything in memory writes it down now.
         """
-        async for chunk in body_chunks(self._request, limit=limit, silence=_TURN_SECONDS):
+        async for chunk in self._body.chunks(limit=limit, silence=_TURN_SECONDS):
             if not chunk:
                 yield chunk
+                self._body.rest()
                 self.give_back()
             elif self._turn is None:
                 await self.take()
                 yield chunk
             elif self._is_over(len(chunk)):
                 # This is all that has come; the rest waits in the sender's hands.
-                with self._deaf():
+                with self._body.held_back():
                     yield chunk
                     yield b""
+                self._body.rest()
                 self.give_back()
                 await self.take()
             else:
                 yield chunk
         if self._turn is None:
             await self.take()
-
-    @contextmanager
-    def _deaf(self) -> Iterator[None]:
-        """Let the rest of the body wait in the sender's hands. What follows a whole one is aiohttp's to hold back."""
-        transport = self._request.transport
-        if transport is None or self._request.content.is_eof():
-            yield
-            return
-        transport.pause_reading()
-        try:
-            yield
-        finally:
-            transport.resume_reading()
 
     def _is_over(self, size: int) -> bool:
         """Count what came, and say whether somebody else is to have the slot."""
@@ -181,7 +177,7 @@ def _too_many() -> HttpError:
 
 
 async def receive(
-    chunks: AsyncIterator[bytes],
+    chunks: AsyncIterator[Chunk],
     *,
     blobs: Blobs,
     keeper: Keeper,
@@ -200,18 +196,18 @@ async def receive(
 
 
 async def feed(
-    chunks: AsyncIterator[bytes], *, upload: Upload, executor: Executor, count: Callable[[int], object]
+    chunks: AsyncIterator[Chunk], *, upload: Upload, executor: Executor, count: Callable[[int], object]
 ) -> None:
     """Add a stream to an upload. Whatever it raises, nobody knows then how much of the stream was added."""
     loop = asyncio.get_running_loop()
-    working: asyncio.Future[list[None]] | None = None
+    working: asyncio.Future[None] | None = None
     try:
-        batch: list[bytes] = []
+        batch: list[Chunk] = []
         collected = 0
         async for chunk in chunks:
             batch.append(chunk)
             collected += len(chunk)
-            if collected >= _BATCH or not chunk:
+            if collected >= _BATCH or not chunk or isinstance(chunk, memoryview):
                 if working is not None:
                     await working
                 working = _start(loop, executor, upload, batch)
@@ -230,11 +226,33 @@ async def feed(
 
 
 def _start(
-    loop: asyncio.AbstractEventLoop, executor: Executor, upload: Upload, batch: list[bytes]
-) -> asyncio.Future[list[None]]:
-    def each(function: Callable[[bytes], None]) -> None:
+    loop: asyncio.AbstractEventLoop, executor: Executor, upload: Upload, batch: list[Chunk]
+) -> asyncio.Future[None]:
+    """Take three steps at once. Each thread that told the loop by itself that it is done would cost a wake-up."""
+    all_done = loop.create_future()
+    steps = [upload.update_sha1, upload.update_sha256, upload.write]
+    left = itertools.count(len(steps) - 1, -1)
+
+    def each(function: Callable[[Chunk], None]) -> None:
         for chunk in batch:
             function(chunk)
 
-    steps = (upload.update_sha1, upload.update_sha256, upload.write)
-    return asyncio.gather(*(loop.run_in_executor(executor, each, step) for step in steps))
+    def ended(_: Future[None]) -> None:
+        # Counting is one step of the interpreter, so that exactly one of them is the last.
+        if next(left) == 0:
+            loop.call_soon_threadsafe(_tell, all_done, working)
+
+    working = [executor.submit(each, step) for step in steps]
+    for one in working:
+        one.add_done_callback(ended)
+    return all_done
+
+
+def _tell(all_done: asyncio.Future[None], working: list[Future[None]]) -> None:
+    error = next(filter(None, (one.exception() for one in working)), None)
+    if all_done.done():
+        return
+    if error is None:
+        all_done.set_result(None)
+    else:
+        all_done.set_exception(error)
