@@ -1,8 +1,8 @@
 """Request bodies on their way in: as aiohttp parses them, or straight from the socket where much is still to come.
 
 aiohttp looks at each byte of a body and copies it twice. In one whose length is known there is nothing to look for. So
-a long one is read into two buffers that are used in turns, past aiohttp, which is deaf meanwhile. It can't be told how
-far the body is then; that connection takes no other request.
+a long one is read past aiohttp, which is deaf meanwhile, into a few buffers that are used in turns. aiohttp can't be
+told how far the body is then; that connection takes no other request.
 """
 
 from __future__ import annotations
@@ -25,11 +25,14 @@ from gpux.store.http import HttpError, check_length
 IDLE_SECONDS = 60.0
 
 Chunk: TypeAlias = bytes | memoryview
-"""Part of a body. A memoryview is what it is until the next but one is asked for."""
+"""Part of a body. A memoryview is lent: see `LENT`."""
+
+BUFFER = 1 << 20
+LENT = 2
+"""So many memoryviews are as they were while another is asked for."""
 
 _LONG = 4 << 20
 """Whoever sends less keeps his connection for the next request; that is worth more."""
-_BUFFER = 1 << 20
 _FIRST = 16 * 1024
 """Whoever was silent is read so far at first: he may have to wait for a slot with what has come. If it is less, he is
 slow, and needs no larger buffers."""
@@ -155,7 +158,7 @@ class _Straight:
         self._left -= count
         if self._buffers is None and count == _FIRST:
             # Not of the heap, which keeps what it once had.
-            self._buffers = itertools.cycle([memoryview(mmap.mmap(-1, _BUFFER)) for _ in range(2)])
+            self._buffers = itertools.cycle([memoryview(mmap.mmap(-1, BUFFER)) for _ in range(LENT + 1)])
         return buffer[:count]
 
     async def _fill(self, buffer: memoryview, seconds: float) -> int:

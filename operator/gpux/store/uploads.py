@@ -1,29 +1,26 @@
-"""Taking in a stream: hash and write in threads while the next bytes arrive, in constant memory.
+"""Taking in a stream: it is hashed and written while the next bytes arrive, in constant memory.
 
-The loop only collects what the sockets give. A batch goes to three threads at once (both hashes and the file; all
-three leave Python's lock alone while they work), and the next batch is collected meanwhile; never more than two are
-in memory per upload, and the number of uploads that have any is bounded, in all and per namespace. A sender who is
-silent has none: else a few who send a byte now and then would keep everybody else out.
+A few batches are in memory per upload, and the number of uploads that have any is bounded, in all and per namespace. A
+sender who is silent has none: else a few who send a byte now and then would keep everybody else out.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from gpux.blobs import Blob, Blobs, Keeper, Upload
+from gpux.blobs import Blob, Blobs, Keeper
 from gpux.store.body import Body, Chunk
+from gpux.store.feeding import feed
 from gpux.store.http import HttpError
 
 UNDER_WAY = 64
 """Uploads of a namespace, with a slot or without: each is a connection, a temporary file and two unfinished hashes."""
-_BATCH = 1 << 20
 _WAIT_SECONDS = 30.0
 _TURN_SECONDS = 0.25
 """Whoever sends nothing for so long has no slot any more."""
@@ -185,7 +182,7 @@ async def receive(
     executor: Executor,
     count: Callable[[int], object],
 ) -> tuple[Blob, bool]:
-    """Store a stream; see `Upload.commit`. When an empty chunk was taken, nothing is left in memory."""
+    """Store a stream; see `feed` and `Upload.commit`."""
     loop = asyncio.get_running_loop()
     upload = await loop.run_in_executor(executor, lambda: blobs.begin(size=size))
     try:
@@ -193,66 +190,3 @@ async def receive(
         return await loop.run_in_executor(executor, upload.commit, keeper)
     finally:
         await loop.run_in_executor(executor, upload.abort)
-
-
-async def feed(
-    chunks: AsyncIterator[Chunk], *, upload: Upload, executor: Executor, count: Callable[[int], object]
-) -> None:
-    """Add a stream to an upload. Whatever it raises, nobody knows then how much of the stream was added."""
-    loop = asyncio.get_running_loop()
-    working: asyncio.Future[None] | None = None
-    try:
-        batch: list[Chunk] = []
-        collected = 0
-        async for chunk in chunks:
-            batch.append(chunk)
-            collected += len(chunk)
-            if collected >= _BATCH or not chunk or isinstance(chunk, memoryview):
-                if working is not None:
-                    await working
-                working = _start(loop, executor, upload, batch)
-                count(collected)
-                batch, collected = [], 0
-                if not chunk:
-                    await working
-        if working is not None:
-            await working
-        working = _start(loop, executor, upload, batch)
-        await working
-        count(collected)
-    finally:
-        if working is not None and not working.done():
-            await asyncio.wait((working,))
-
-
-def _start(
-    loop: asyncio.AbstractEventLoop, executor: Executor, upload: Upload, batch: list[Chunk]
-) -> asyncio.Future[None]:
-    """Take three steps at once. Each thread that told the loop by itself that it is done would cost a wake-up."""
-    all_done = loop.create_future()
-    steps = [upload.update_sha1, upload.update_sha256, upload.write]
-    left = itertools.count(len(steps) - 1, -1)
-
-    def each(function: Callable[[Chunk], None]) -> None:
-        for chunk in batch:
-            function(chunk)
-
-    def ended(_: Future[None]) -> None:
-        # Counting is one step of the interpreter, so that exactly one of them is the last.
-        if next(left) == 0:
-            loop.call_soon_threadsafe(_tell, all_done, working)
-
-    working = [executor.submit(each, step) for step in steps]
-    for one in working:
-        one.add_done_callback(ended)
-    return all_done
-
-
-def _tell(all_done: asyncio.Future[None], working: list[Future[None]]) -> None:
-    error = next(filter(None, (one.exception() for one in working)), None)
-    if all_done.done():
-        return
-    if error is None:
-        all_done.set_result(None)
-    else:
-        all_done.set_exception(error)

@@ -183,15 +183,15 @@ async def test_whoever_falls_silent_in_a_long_body_keeps_nobody_out(root, straig
 
 
 async def test_whoever_drips_in_a_long_body_lets_others_go_first(root, straight):
+    sent = body._LONG
+
     async def drip():
-        for start in range(body._LONG, LONG):
-            nonlocal sent
-            client.writer.write(CONTENT[start : start + 1])
-            sent = start + 1
+        nonlocal sent
+        while True:
+            client.writer.write(CONTENT[sent : sent + 1])
+            sent += 1
             await client.writer.drain()
             await asyncio.sleep(0.001)
-
-    sent = body._LONG
 
     async with serving(root, uploads=1, uploads_per_namespace=1) as service:
         client = await Client.to(service)
@@ -239,7 +239,7 @@ async def test_a_silent_sender_of_a_long_body_is_told_so(service, straight, monk
 
 async def test_an_archive_longer_than_a_buffer_is_taken_apart_rightly(service, straight):
     """Its members end anywhere in the buffers that are used again and again."""
-    sizes = [0, 1, 511, body._BUFFER - 512, 3 * body._BUFFER + 7, body._BUFFER, 100, 2 * body._BUFFER, 70_000]
+    sizes = [0, 1, 511, body.BUFFER - 512, 3 * body.BUFFER + 7, body.BUFFER, 100, 2 * body.BUFFER, 70_000]
     archive = BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         start = 0
@@ -253,7 +253,11 @@ async def test_an_archive_longer_than_a_buffer_is_taken_apart_rightly(service, s
     assert straight
     _, _, content = await service.ask("GET", f"/v1/folders/{json.loads(answer)['sha1']}")
     with tarfile.open(fileobj=BytesIO(content)) as tar:
-        contents = {member.name.partition("-")[0]: tar.extractfile(member).read() for member in tar}
+        contents = {}
+        for member in tar:
+            extracted = tar.extractfile(member)
+            assert extracted is not None
+            contents[member.name.partition("-")[0]] = extracted.read()
     start = 0
     for number, size in enumerate(sizes):
         assert contents[str(number)] == CONTENT[start : start + size], number
