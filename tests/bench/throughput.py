@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 from typing import NamedTuple
 
 from gpux.tokens import sign
@@ -64,12 +65,18 @@ def get_large() -> Figure:
 
 
 def post_large() -> Figure:
-    with stand() as at:
-        file = at.folder / "large"
-        make(file, LARGE)
-        ours = upload(at.store.address, "POST", "/v1/files", HEADERS, file=file)
-        theirs = upload(at.nginx.address, "PUT", "/large", {}, file=file)
-    return Figure(value=_speed(LARGE, ours), reference=_speed(LARGE, theirs), unit="MB/s")
+    def both() -> tuple[float, float]:
+        # What was written last has a part of the memory, which a virtual machine may have to get from its host first.
+        with stand() as at:
+            file = at.folder / "large"
+            make(file, LARGE)
+            return (
+                upload(at.store.address, "POST", "/v1/files", HEADERS, file=file),
+                upload(at.nginx.address, "PUT", "/large", {}, file=file),
+            )
+
+    ours, theirs = zip(*(both() for _ in range(5)), strict=True)
+    return Figure(value=_speed(LARGE, median(ours)), reference=_speed(LARGE, median(theirs)), unit="MB/s")
 
 
 def get_small() -> Figure:

@@ -15,7 +15,8 @@ from gpux.blobs import Blob, is_namespace
 from gpux.calls import REPORTED, CallRequest, Calls
 from gpux.hashes import FileHash
 from gpux.jsontext import is_json
-from gpux.store.http import HttpError, read_object, reply
+from gpux.store.body import read_object
+from gpux.store.http import HttpError, reply
 from gpux.store.routes import JOBS, OPERATOR, TASK, Context, keeper, number, route
 from gpux.store.transfer import Transfer
 from gpux.store.uploads import Slots

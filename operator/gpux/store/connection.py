@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
 
 from gpux.store.fastlane import Lane
 from gpux.store.http import reply
@@ -17,6 +18,20 @@ _READ_AHEAD = 256 * 1024
 """As much as asyncio reads at once: with less, every piece of an upload would halt its connection."""
 
 
+class _Bypassed:
+    """A body that was read past aiohttp, of which some may be left. Whatever follows it is for nobody."""
+
+    def __init__(self, content: StreamReader) -> None:
+        self._content = content
+        self.left = 0
+
+    def pass_over(self, count: int) -> None:
+        """Forget what has come; at the end of the body aiohttp is told that it was there."""
+        self.left = max(0, self.left - count)
+        if not self.left and not self._content.is_eof():
+            self._content.feed_eof()
+
+
 class Connection(web.RequestHandler):
     """A connection that must make its first request soon: aiohttp bounds only the time between requests.
 
@@ -24,7 +39,7 @@ class Connection(web.RequestHandler):
     and has left. So it never overtakes another, and neither waits for a slow reader nor adds to what waits for him.
     """
 
-    __slots__ = ("_between", "_first", "_head", "_lane")
+    __slots__ = ("_between", "_bypassed", "_first", "_head", "_lane")
 
     _first: asyncio.TimerHandle | None
 
@@ -36,6 +51,7 @@ class Connection(web.RequestHandler):
         """Whether the parser has nothing of a request that isn't whole yet."""
         self._head: bytes | None = None
         """What the request that is being answered was sent as, if it may be learned from."""
+        self._bypassed: _Bypassed | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first request."""
@@ -50,6 +66,9 @@ class Connection(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Answer from memory, or leave it to aiohttp."""
+        if self._bypassed is not None:
+            self._bypassed.pass_over(len(data))
+            return
         lane, waiter = self._lane, self._waiter
         if lane is None:
             super().data_received(data)
@@ -71,11 +90,30 @@ class Connection(web.RequestHandler):
         self._between = idle and data.endswith(b"\r\n\r\n") and self._request_count == count + 1
         self._head = data if fresh and self._between else None
 
+    def bypass(self, content: StreamReader) -> socket.socket | None:
+        """Read nothing more of a request's body; the connection's socket, from which somebody else does now."""
+        if self.transport is None or self.transport.is_closing():
+            return None
+        self.transport.pause_reading()
+        self._bypassed = _Bypassed(content)
+        taken: socket.socket = self.transport.get_extra_info("socket").dup()
+        return taken
+
+    def end_bypass(self, left: int) -> None:
+        """Read again, to pass over what is left of the body. No other request comes after it."""
+        if self._bypassed is not None:
+            self._bypassed.left = left
+            self._bypassed.pass_over(0)
+        if self.transport is not None:
+            self.transport.resume_reading()
+
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Send an answer, and have the fast lane learn from it."""
         head, self._head = self._head, None
+        if self._bypassed is not None:
+            resp.force_close()
         finished = await super().finish_response(request, resp, start_time)
         if self._lane is not None and head is not None:
             self._lane.learn(head, request, resp)

@@ -15,6 +15,7 @@ from gpux.blobs import Blob, Keeper, check_quotas
 from gpux.folders import BLOCK, File, Folder, FolderError, Member
 from gpux.hashes import FileHash
 from gpux.log import log
+from gpux.store.body import Chunk
 from gpux.store.http import HttpError, check_length, has_etag, reply
 from gpux.store.routes import FILES, HASH, Context, route
 from gpux.store.transfer import Transfer
@@ -103,7 +104,7 @@ class FolderApi:
 
     async def _put(
         self,
-        chunks: AsyncIterator[bytes],
+        chunks: AsyncIterator[Chunk],
         keeper: Keeper,
         stored: list[_Stored],
         *,
@@ -188,30 +189,30 @@ class _Stored(NamedTuple):
 class _Source:
     """The bytes of an archive as they come, with the empty chunks of `Slot.chunks` among them."""
 
-    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+    def __init__(self, chunks: AsyncIterator[Chunk]) -> None:
         self._chunks = chunks
-        self._left = b""
+        self._left: Chunk = b""
 
     async def take(self, count: int) -> bytes:
         """Return the next bytes, of which there must be so many; few. Raises FolderError."""
-        pieces = [piece async for piece in self._pieces(count)]
+        pieces = [bytes(piece) async for piece in self._pieces(count)]
         return b"".join(pieces)
 
-    async def content(self, size: int) -> AsyncIterator[bytes]:
+    async def content(self, size: int) -> AsyncIterator[Chunk]:
         """Yield a member's bytes, and pass over what fills its last block. Raises FolderError."""
         async for piece in self._pieces(size):
             yield piece
         await self.take(folders.padding(size))
 
-    async def rest(self) -> AsyncIterator[bytes]:
+    async def rest(self) -> AsyncIterator[Chunk]:
         """Yield everything that is left."""
         yield self._left
         async for chunk in self._chunks:
             yield chunk
 
-    async def _pieces(self, count: int) -> AsyncIterator[bytes]:
+    async def _pieces(self, count: int) -> AsyncIterator[Chunk]:
         while count:
-            chunk: bytes | None = self._left or await anext(self._chunks, None)
+            chunk: Chunk | None = self._left or await anext(self._chunks, None)
             if chunk is None:
                 raise FolderError("the archive ends early")
             piece, self._left = chunk[:count], chunk[count:]
@@ -236,5 +237,5 @@ async def _next(source: _Source) -> Member | None:
     return None
 
 
-async def _once(content: bytes) -> AsyncIterator[bytes]:
+async def _once(content: bytes) -> AsyncIterator[Chunk]:
     yield content

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from aiohttp import web
-
-#: A peer that sends nothing for so long, in the middle of something, has gone.
-IDLE_SECONDS = 60.0
 
 _RANGE = re.compile(r"bytes=(?P<first>[0-9]{0,19})-(?P<last>[0-9]{0,19})")
 
@@ -32,60 +27,10 @@ def reply(document: object, *, status: int = 200, headers: Mapping[str, str] | N
     return web.Response(body=body, status=status, headers=headers, content_type="application/json")
 
 
-async def body_chunks(
-    request: web.BaseRequest, *, limit: int, silence: float | None = None
-) -> AsyncIterator[bytes]:
-    """Yield a request's body as it comes. Raises HttpError for one that is too large, stalls or breaks off.
-
-    When nothing has come for ``silence`` seconds, an empty chunk says so.
-    """
-    # Somebody who asks first is told now, when everything but the body has been checked.
-    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
-        request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    size = 0
-    while True:
-        chunk = await _next(request, IDLE_SECONDS if silence is None else silence)
-        if chunk is None and silence is not None:
-            yield b""
-            chunk = await _next(request, IDLE_SECONDS)
-        if chunk is None:
-            raise HttpError(408, "the body stalled")
-        if not chunk:
-            return
-        size += len(chunk)
-        if size > limit:
-            raise HttpError(413, f"the body is larger than {limit} bytes")
-        yield chunk
-
-
-async def _next(request: web.BaseRequest, seconds: float) -> bytes | None:
-    """Read what has come of a body: nothing at its end, None if nothing comes for so long."""
-    try:
-        async with asyncio.timeout(seconds):
-            return await request.content.readany()
-    except TimeoutError:
-        return None
-    except (web.RequestPayloadError, ConnectionError):
-        raise HttpError(400, "the body ended early") from None
-
-
 def check_length(request: web.BaseRequest, *, limit: int) -> None:
     """Refuse a body that is announced as too large before any of it is read."""
     if (request.content_length or 0) > limit:
         raise HttpError(413, f"the body is larger than {limit} bytes")
-
-
-async def read_object(request: web.BaseRequest, *, limit: int) -> dict[str, Any]:
-    """Read a JSON object."""
-    check_length(request, limit=limit)
-    raw = b"".join([chunk async for chunk in body_chunks(request, limit=limit)])
-    try:
-        document = json.loads(raw)
-    except (ValueError, RecursionError):
-        raise HttpError(400, "the body is not JSON") from None
-    if not isinstance(document, dict):
-        raise HttpError(400, "the body is not a JSON object")
-    return document
 
 
 def byte_range(request: web.BaseRequest, *, size: int, etag: str) -> tuple[int, int] | None:

@@ -12,7 +12,8 @@ from urllib.parse import urlencode
 from aiohttp import web
 
 from gpux import hashes, tokens
-from gpux.store.http import HttpError, read_object, reply
+from gpux.store.body import read_object
+from gpux.store.http import HttpError, reply
 from gpux.store.routes import FILES, Context, route
 from gpux.store.storage import Place
 from gpux.store.transfer import Transfer

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from aiohttp import web
 
-from gpux.store.http import HttpError, body_chunks, read_object, reply
+from gpux.store.body import Body, read_object
+from gpux.store.http import HttpError, reply
 
 #: How long the agent may take to come with what was asked for. One that lives comes at once.
 _DELIVERY_SECONDS = 15.0
@@ -148,8 +149,8 @@ class Pulls:
 
 
 async def _until_end(request: web.BaseRequest, ended: asyncio.Event) -> AsyncIterator[bytes]:
-    async for chunk in body_chunks(request, limit=1 << 62):
-        yield chunk
+    async for chunk in Body(request).chunks(limit=1 << 62):
+        yield bytes(chunk)
     ended.set()
 
 

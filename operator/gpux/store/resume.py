@@ -16,10 +16,11 @@ from contextlib import contextmanager
 from aiohttp import web
 
 from gpux.blobs import Blob, Keeper, Upload, check_quotas
+from gpux.store.body import Chunk
+from gpux.store.feeding import feed
 from gpux.store.http import HttpError, reply
 from gpux.store.routes import FILES, Context, route
 from gpux.store.transfer import Transfer, within_quotas
-from gpux.store.uploads import feed
 
 #: How long an upload is kept without another byte, in seconds, and its answer after its end.
 KEEP_SECONDS = 900.0
@@ -226,7 +227,7 @@ class _Body:
         self.size = 0
         self.error: HttpError | None = None
 
-    async def chunks(self, source: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def chunks(self, source: AsyncIterator[Chunk]) -> AsyncIterator[Chunk]:
         try:
             async for chunk in source:
                 self.size += len(chunk)

@@ -17,6 +17,7 @@ from gpux.errors import UnavailableError
 from gpux.hashes import FileHash
 from gpux.log import log
 from gpux.splice import Pipe
+from gpux.store.body import Chunk
 from gpux.store.http import HttpError, byte_range, check_length, has_etag
 from gpux.store.metrics import Metrics
 from gpux.store.uploads import Slot, Slots, receive
@@ -274,8 +275,8 @@ def _push(piece: bytes | None, target: socket.socket, pipe: Pipe) -> bytes | mem
 
 
 async def within_quotas(
-    chunks: AsyncIterator[bytes], keeper: Keeper, *, size: int = 0
-) -> AsyncIterator[bytes]:
+    chunks: AsyncIterator[Chunk], keeper: Keeper, *, size: int = 0
+) -> AsyncIterator[Chunk]:
     """Pass a body on until it is too large, so that nobody fills the disk with what is refused in the end.
 
     ``size`` is how much there was before.

@@ -1,27 +1,26 @@
-"""Taking in a stream: hash and write in threads while the next bytes arrive, in constant memory.
+"""Taking in a stream: it is hashed and written while the next bytes arrive, in constant memory.
 
-The loop only collects what the sockets give. A batch goes to three threads at once (both hashes and the file; all
-three leave Python's lock alone while they work), and the next batch is collected meanwhile; never more than two are
-in memory per upload, and the number of uploads that have any is bounded, in all and per namespace. A sender who is
-silent has none: else a few who send a byte now and then would keep everybody else out.
+A few batches are in memory per upload, and the number of uploads that have any is bounded, in all and per namespace. A
+sender who is silent has none: else a few who send a byte now and then would keep everybody else out.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 
 from aiohttp import web
 
-from gpux.blobs import Blob, Blobs, Keeper, Upload
-from gpux.store.http import HttpError, body_chunks
+from gpux.blobs import Blob, Blobs, Keeper
+from gpux.store.body import Body, Chunk
+from gpux.store.feeding import feed
+from gpux.store.http import HttpError
 
 UNDER_WAY = 64
 """Uploads of a namespace, with a slot or without: each is a connection, a temporary file and two unfinished hashes."""
-_BATCH = 1 << 20
 _WAIT_SECONDS = 30.0
 _TURN_SECONDS = 0.25
 """Whoever sends nothing for so long has no slot any more."""
@@ -54,7 +53,7 @@ class Slots:
             await slot.take()
             yield slot
         finally:
-            slot.give_back()
+            slot.close()
             _count_down(self._under_way, namespace)
 
     def ask(self, namespace: str) -> asyncio.Future[None]:
@@ -97,7 +96,7 @@ class Slot:
 
     def __init__(self, slots: Slots, request: web.BaseRequest, namespace: str) -> None:
         self._slots = slots
-        self._request = request
+        self._body = Body(request, borrowed=True)
         self._namespace = namespace
         self._turn: asyncio.Future[None] | None = None
         self._until = 0.0
@@ -108,7 +107,7 @@ class Slot:
         loop = asyncio.get_running_loop()
         self._turn = turn = self._slots.ask(self._namespace)
         if not turn.done():
-            with self._deaf():
+            with self._body.held_back():
                 try:
                     async with asyncio.timeout(_WAIT_SECONDS):
                         await turn
@@ -122,42 +121,36 @@ class Slot:
         if turn is not None:
             self._slots.give_back(turn, self._namespace)
 
-    async def chunks(self, *, limit: int) -> AsyncIterator[bytes]:
-        """Yield the body as `body_chunks` does, with a slot whenever there is something.
+    def close(self) -> None:
+        """Be done with the body, too."""
+        self.give_back()
+        self._body.close()
+
+    async def chunks(self, *, limit: int) -> AsyncIterator[Chunk]:
+        """Yield the body as `Body.chunks` does, with a slot whenever there is something.
 
         Before the slot is given back comes an empty chunk: who has kept anything in memory writes it down now.
         """
-        async for chunk in body_chunks(self._request, limit=limit, silence=_TURN_SECONDS):
+        async for chunk in self._body.chunks(limit=limit, silence=_TURN_SECONDS):
             if not chunk:
                 yield chunk
+                self._body.rest()
                 self.give_back()
             elif self._turn is None:
                 await self.take()
                 yield chunk
             elif self._is_over(len(chunk)):
                 # This is all that has come; the rest waits in the sender's hands.
-                with self._deaf():
+                with self._body.held_back():
                     yield chunk
                     yield b""
+                self._body.rest()
                 self.give_back()
                 await self.take()
             else:
                 yield chunk
         if self._turn is None:
             await self.take()
-
-    @contextmanager
-    def _deaf(self) -> Iterator[None]:
-        """Let the rest of the body wait in the sender's hands. What follows a whole one is aiohttp's to hold back."""
-        transport = self._request.transport
-        if transport is None or self._request.content.is_eof():
-            yield
-            return
-        transport.pause_reading()
-        try:
-            yield
-        finally:
-            transport.resume_reading()
 
     def _is_over(self, size: int) -> bool:
         """Count what came, and say whether somebody else is to have the slot."""
@@ -181,7 +174,7 @@ def _too_many() -> HttpError:
 
 
 async def receive(
-    chunks: AsyncIterator[bytes],
+    chunks: AsyncIterator[Chunk],
     *,
     blobs: Blobs,
     keeper: Keeper,
@@ -189,7 +182,7 @@ async def receive(
     executor: Executor,
     count: Callable[[int], object],
 ) -> tuple[Blob, bool]:
-    """Store a stream; see `Upload.commit`. When an empty chunk was taken, nothing is left in memory."""
+    """Store a stream; see `feed` and `Upload.commit`."""
     loop = asyncio.get_running_loop()
     upload = await loop.run_in_executor(executor, lambda: blobs.begin(size=size))
     try:
@@ -197,44 +190,3 @@ async def receive(
         return await loop.run_in_executor(executor, upload.commit, keeper)
     finally:
         await loop.run_in_executor(executor, upload.abort)
-
-
-async def feed(
-    chunks: AsyncIterator[bytes], *, upload: Upload, executor: Executor, count: Callable[[int], object]
-) -> None:
-    """Add a stream to an upload. Whatever it raises, nobody knows then how much of the stream was added."""
-    loop = asyncio.get_running_loop()
-    working: asyncio.Future[list[None]] | None = None
-    try:
-        batch: list[bytes] = []
-        collected = 0
-        async for chunk in chunks:
-            batch.append(chunk)
-            collected += len(chunk)
-            if collected >= _BATCH or not chunk:
-                if working is not None:
-                    await working
-                working = _start(loop, executor, upload, batch)
-                count(collected)
-                batch, collected = [], 0
-                if not chunk:
-                    await working
-        if working is not None:
-            await working
-        working = _start(loop, executor, upload, batch)
-        await working
-        count(collected)
-    finally:
-        if working is not None and not working.done():
-            await asyncio.wait((working,))
-
-
-def _start(
-    loop: asyncio.AbstractEventLoop, executor: Executor, upload: Upload, batch: list[bytes]
-) -> asyncio.Future[list[None]]:
-    def each(function: Callable[[bytes], None]) -> None:
-        for chunk in batch:
-            function(chunk)
-
-    steps = (upload.update_sha1, upload.update_sha256, upload.write)
-    return asyncio.gather(*(loop.run_in_executor(executor, each, step) for step in steps))

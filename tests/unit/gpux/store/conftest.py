@@ -10,12 +10,12 @@ from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 from gpux import tokens
 from gpux.calls import CallBook
 from gpux.s3.blobs import S3Blobs
 from gpux.store.calls import CallApi
+from gpux.store.connection import Listener
 from gpux.store.files import FileApi
 from gpux.store.folders import FolderApi
 from gpux.store.metrics import Metrics
@@ -73,13 +73,12 @@ async def serving(root, *, blobs=None, upload_seconds=KEEP_SECONDS, **limits):
         transfer = Transfer(blobs=blobs, executor=files, metrics=metrics, limits=Limits(**limits))
         resume = ResumeApi(transfer, seconds=upload_seconds)
         apis: list[Api] = [FileApi(transfer), resume, FolderApi(transfer)]
-        server = web.Server(
+        server = Listener(
             Server(
                 [*apis, CallApi(calls, transfer), TaskApi(calls, transfer)],
                 authenticate=bearer(lambda: KEY, scopes=FILES | {"link"}),
                 metrics=metrics,
-            ),
-            auto_decompress=False,
+            )
         )
         listener = await asyncio.get_running_loop().create_server(server, "127.0.0.1", 0)
         host, port = listener.sockets[0].getsockname()[:2]

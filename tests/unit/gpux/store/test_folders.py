@@ -238,7 +238,7 @@ async def test_a_sender_who_goes_away(service, root):
 
 async def test_senders_who_stall_leave_room_for_others_and_nothing_else(service, root, monkeypatch):
     """As many as a namespace may have at once, in the middle of a member."""
-    monkeypatch.setattr("gpux.store.http.IDLE_SECONDS", 1.0)
+    monkeypatch.setattr("gpux.store.body.IDLE_SECONDS", 1.0)
     going_on = asyncio.Event()
 
     async def body():

@@ -12,6 +12,7 @@ import pytest
 
 from gpux.blobs import Keeper
 from gpux.store import uploads
+from gpux.store.body import BUFFER
 from gpux.store.uploads import Slots, receive
 from tests.unit.gpux.filestore.kit import store
 from tests.unit.gpux.store.conftest import serving, token
@@ -207,7 +208,7 @@ class Later(Executor):
         return future
 
 
-@pytest.mark.parametrize("size", [1, uploads._BATCH + 1])
+@pytest.mark.parametrize("size", [1, BUFFER + 1])
 async def test_an_empty_chunk_leaves_nothing_in_memory(root, size):
     def held():
         return [file.stat().st_size for file in (root / "tmp").iterdir()]
