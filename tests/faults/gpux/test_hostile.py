@@ -364,7 +364,7 @@ def dripping(connections):
 def test_whoever_sends_drop_by_drop_keeps_nobody_out(lab):
     """Two tenants have as many uploads and answers under way as they may; a third doesn't notice."""
     with contextlib.ExitStack() as stack:
-        connections = []
+        connections: list[socket.socket] = []
 
         def begin(method, path, bearer):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", lab.store_port)))

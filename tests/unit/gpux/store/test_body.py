@@ -45,7 +45,9 @@ class Client:
 
     async def answer(self):
         head = (await self.reader.readuntil(b"\r\n\r\n")).decode()
-        content = await self.reader.readexactly(int(re.search(r"(?i)content-length: (\d+)", head)[1]))
+        length = re.search(r"(?i)content-length: (\d+)", head)
+        assert length
+        content = await self.reader.readexactly(int(length[1]))
         return int(head.split()[1]), head.lower(), json.loads(content)
 
     async def sent(self, content):
