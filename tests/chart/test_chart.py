@@ -121,6 +121,8 @@ def test_values_show_the_defaults() -> None:
         ({"store": {"backend": "s3", "s3": {"bucket": "opengpu"}}}, "existingSecret"),
         ({"store": {"backend": "s3", "s3": {"endpoint": "s3.example.org"}}}, "endpoint"),
         ({"store": {"s3": {"cache": {"size": "1.5Gi"}}}}, "size"),
+        ({"store": {"s3": {"cache": {"size": "010Gi"}}}}, "size"),
+        ({"store": {"s3": {"cache": {"size": "9999999Ti"}}}}, "size"),
         ({"store": {"s3": {"cache": {"bytes": 1}}}}, "bytes"),
         ({"store": {"retention": {"graceHours": -1}}}, "graceHours"),
         ({"store": {"scrub": {"mebibytesPerSecond": 0}}}, "mebibytesPerSecond"),

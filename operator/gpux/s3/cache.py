@@ -2,8 +2,9 @@
 
 Whether somebody may read a content, and which one, is asked of the bucket each time. Only the bytes come from here, by
 the content's own name, which is used once: what is here can't be out of date. It is bounded, by bytes and in number,
-and what wasn't read for longest makes room. What is read once makes none: one read notes the name, and the next one
-has a thread fetch the content, check it against its hash, and give it its name when it is whole.
+and what wasn't read for longest makes room, unless it is being read: the disk would have it until its reader is done.
+What is read once makes none: one read notes the name, and the next one has a thread fetch the content, check it
+against its hash, and give it its name when it is whole.
 
 The directory is emptied at the start. What a killed process left could be right in name and size and wrong within,
 since nothing here is ever synced, and to hash it all would take longer than to fetch what is still asked for.
@@ -18,6 +19,7 @@ import os
 import re
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from typing import NamedTuple
@@ -57,6 +59,27 @@ class Figures(NamedTuple):
     size: int
 
 
+class _WrongError(Exception):
+    """What came isn't what the entry says."""
+
+
+class _NoRoomError(Exception):
+    """Too much of what is here is being read."""
+
+
+class _Held(FileContent):
+    """A content that is being read."""
+
+    def __init__(self, path: str, *, closed: Callable[[], None]) -> None:
+        super().__init__(path)
+        self._closed = closed
+
+    def close(self) -> None:
+        """See `Content`."""
+        super().close()
+        self._closed()
+
+
 class Cache:
     """One process's cache in a directory. All methods may be called from several threads, and none fails a read."""
 
@@ -81,6 +104,7 @@ class Cache:
         self._kept: dict[str, int] = {}
         self._once: dict[str, None] = {}
         self._waiting: dict[str, Wanted] = {}
+        self._readers: Counter[str] = Counter()
         self._fetching = False
         self._size = self._hits = self._misses = self._failures = 0
         self._paused = self._quiet = -_QUIET_SECONDS
@@ -96,6 +120,8 @@ class Cache:
             kept = self._kept.pop(name, None)
             if kept is not None:
                 self._kept[name] = kept
+            if kept == size:
+                self._readers[name] += 1
         content = self._open(name, size) if kept == size else None
         with self._lock:
             if content is None:
@@ -105,9 +131,16 @@ class Cache:
         return content
 
     def _open(self, name: str, size: int) -> FileContent | None:
+        def closed() -> None:
+            with self._lock:
+                self._readers[name] -= 1
+                if not self._readers[name]:
+                    del self._readers[name]
+
         try:
-            content = FileContent(self._path(name))
+            content = _Held(self._path(name), closed=closed)
         except OSError as error:
+            closed()
             self.drop([name])
             if not isinstance(error, FileNotFoundError):
                 self._fail(error)
@@ -174,6 +207,11 @@ class Cache:
                     return
             try:
                 self._fetch(wanted)
+            except _NoRoomError:
+                # Its next read asks again.
+                pass
+            except _WrongError as error:
+                self._count(error)
             except Exception as error:  # noqa: BLE001 whatever it is, nobody waits for this
                 self._fail(error)
             with self._lock:
@@ -207,16 +245,23 @@ class Cache:
                 hashed.update(piece)
                 size += len(piece)
         if (size, hashed.hexdigest()) != (wanted.size, wanted.sha256):
-            raise ValueError(f"the content {wanted.name} isn't what its entry says")
+            raise _WrongError(f"the content {wanted.name} isn't what its entry says")
 
     def _make_room(self, size: int) -> None:
         """Let go of what was used longest ago, before anything is written: the bound holds all the time."""
-        dropped: list[str] = []
         with self._lock:
-            while self._kept and (self._size + size > self._limit or len(self._kept) >= _MOST):
-                oldest = next(iter(self._kept))
-                self._take_out(oldest)
-                dropped.append(oldest)
+            left, count = self._size + size, len(self._kept) + 1
+            dropped: list[str] = []
+            for name, kept in self._kept.items():
+                if left <= self._limit and count <= _MOST:
+                    break
+                if name not in self._readers:
+                    dropped.append(name)
+                    left, count = left - kept, count - 1
+            if left > self._limit or count > _MOST:
+                raise _NoRoomError
+            for name in dropped:
+                self._take_out(name)
         self._remove(dropped)
 
     def _take_out(self, name: str) -> bool:
@@ -233,17 +278,26 @@ class Cache:
                 self._fail(error)
 
     def _fail(self, error: Exception) -> None:
-        """Step aside for a while, and say so once in an hour."""
+        """Step aside for a while, and say so."""
+        with self._lock:
+            self._paused = self._clock() + _PAUSE_SECONDS
+            self._waiting.clear()
+        self._count(error)
+
+    def _count(self, error: Exception) -> None:
+        """Count a failure, and say so once in an hour."""
         now = self._clock()
         with self._lock:
             self._failures += 1
-            self._paused = now + _PAUSE_SECONDS
-            self._waiting.clear()
             silent = now < self._quiet
             if not silent:
                 self._quiet = now + _QUIET_SECONDS
         if not silent:
-            log("warning", "the cache fails, and contents are read from the bucket", error=repr(error))
+            log(
+                "warning",
+                "contents don't get into the cache, and are read from the bucket",
+                error=repr(error),
+            )
 
     def _path(self, name: str) -> str:
         return f"{self._directory}/{name}"

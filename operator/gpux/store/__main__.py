@@ -38,7 +38,8 @@ from gpux.store.tasks import TaskApi
 from gpux.store.transfer import Limits, Transfer
 from gpux.store.upkeep import Habits, Upkeep
 
-_SHUTDOWN_SECONDS = 20.0
+_SHUTDOWN_SECONDS = 12.0
+"""Twice that, for uploads that don't end, is less than the pod's period of grace."""
 _BACKLOG = 2048
 _DAY = 86_400.0
 

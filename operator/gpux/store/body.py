@@ -1,22 +1,20 @@
 """Request bodies on their way in: as aiohttp parses them, or straight from the socket where much is still to come.
 
 aiohttp looks at each byte of a body and copies it twice. In one whose length is known there is nothing to look for. So
-a long one is read past aiohttp, which is deaf meanwhile, into a few buffers that are used in turns. aiohttp can't be
-told how far the body is then; that connection takes no other request.
+a long one is read past aiohttp, which is deaf meanwhile. aiohttp can't be told how far the body is then; that
+connection takes no other request.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
-import mmap
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeAlias
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from gpux.store.connection import Connection
 from gpux.store.http import HttpError, check_length
@@ -25,17 +23,15 @@ from gpux.store.http import HttpError, check_length
 IDLE_SECONDS = 60.0
 
 Chunk: TypeAlias = bytes | memoryview
-"""Part of a body. A memoryview is lent: see `LENT`."""
+"""Part of a body, which stays what it is."""
 
 BUFFER = 1 << 20
-LENT = 2
-"""So many memoryviews are as they were while another is asked for."""
 
 _LONG = 4 << 20
 """Whoever sends less keeps his connection for the next request; that is worth more."""
 _FIRST = 16 * 1024
-"""Whoever was silent is read so far at first: he may have to wait for a slot with what has come. If it is less, he is
-slow, and needs no larger buffers."""
+"""Whoever was silent is read so far at first: he may have to wait for a slot with what has come. Whoever sends less is
+slow, and needs no larger buffer."""
 _GATHER_SECONDS = 0.05
 """How long the rest of a buffer may take; who is slower is read in smaller pieces."""
 
@@ -43,10 +39,10 @@ _GATHER_SECONDS = 0.05
 class Body:
     """The body of a request. To be closed by whoever reads it."""
 
-    def __init__(self, request: web.BaseRequest, *, borrowed: bool = False) -> None:
-        """Only if it may be ``borrowed``, there are memoryviews among the chunks."""
+    def __init__(self, request: web.BaseRequest, *, straight: bool = False) -> None:
+        """``straight``: what is long may be read past aiohttp, and is closed in the end."""
         self._request = request
-        self._borrowed = borrowed
+        self._may_go_straight = straight
         self._straight: _Straight | None = None
 
     async def chunks(self, *, limit: int, silence: float | None = None) -> AsyncIterator[Chunk]:
@@ -56,7 +52,10 @@ class Body:
         """
         # Somebody who asks first is told now, when everything but the body has been checked.
         request = self._request
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport is not None:
+        asks = (
+            request.version >= HttpVersion11 and request.headers.get("Expect", "").lower() == "100-continue"
+        )
+        if asks and request.transport is not None:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         size = 0
         while True:
@@ -88,7 +87,7 @@ class Body:
             transport.resume_reading()
 
     def rest(self) -> None:
-        """Keep as little memory as can be until more has come. What was yielded isn't needed any more."""
+        """Keep as little memory as can be until more has come."""
         if self._straight is not None:
             self._straight.rest()
 
@@ -103,7 +102,7 @@ class Body:
         request = self._request
         left = (request.content_length or 0) - size
         if (
-            self._borrowed
+            self._may_go_straight
             and self._straight is None
             and left >= _LONG
             and request.content.total_bytes == size
@@ -129,17 +128,17 @@ class Body:
 
 
 class _Straight:
-    """The rest of a body whose length is known, read from the socket into buffers that are used in turns."""
+    """The rest of a body whose length is known, read from the socket."""
 
     def __init__(self, connection: Connection, taken: socket.socket, left: int) -> None:
         self._connection = connection
         self._socket = taken
         self._left = left
-        self._buffers: Iterator[memoryview] | None = None
+        self._fast = False
 
     def rest(self) -> None:
-        """Have no large buffers until something has come again."""
-        self._buffers = None
+        """Have no large buffer until something has come again."""
+        self._fast = False
 
     def close(self) -> None:
         """Give the connection back."""
@@ -150,15 +149,13 @@ class _Straight:
         """Read the next bytes: nothing at the end, None if nothing comes for so long. Raises HttpError."""
         if not self._left:
             return b""
-        buffer = next(self._buffers) if self._buffers else memoryview(bytearray(_FIRST))
-        buffer = buffer[: self._left]
+        # A new one each time: to fill it with zeros takes less than to know when it may be used again.
+        buffer = memoryview(bytearray(min(BUFFER if self._fast else _FIRST, self._left)))
         count = await self._fill(buffer, seconds)
         if not count:
             return None
         self._left -= count
-        if self._buffers is None and count == _FIRST:
-            # Not of the heap, which keeps what it once had.
-            self._buffers = itertools.cycle([memoryview(mmap.mmap(-1, BUFFER)) for _ in range(LENT + 1)])
+        self._fast = count == len(buffer)
         return buffer[:count]
 
     async def _fill(self, buffer: memoryview, seconds: float) -> int:
@@ -173,7 +170,8 @@ class _Straight:
                 if await self._readable(until - loop.time()):
                     continue
                 break
-            except ConnectionError:
+            except OSError:
+                # However the connection ended: a host that is gone is no other case than one that hangs up.
                 count = 0
             if not count:
                 if not filled:

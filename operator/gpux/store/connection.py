@@ -62,6 +62,8 @@ class Connection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """Wait for nothing any more."""
         self.request_came()
+        if self._bypassed is not None:
+            self._bypassed.pass_over(self._bypassed.left)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -94,9 +96,12 @@ class Connection(web.RequestHandler):
         """Read nothing more of a request's body; the connection's socket, from which somebody else does now."""
         if self.transport is None or self.transport.is_closing():
             return None
+        try:
+            taken: socket.socket = self.transport.get_extra_info("socket").dup()
+        except OSError:
+            return None
         self.transport.pause_reading()
         self._bypassed = _Bypassed(content)
-        taken: socket.socket = self.transport.get_extra_info("socket").dup()
         return taken
 
     def end_bypass(self, left: int) -> None:

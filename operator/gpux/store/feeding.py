@@ -14,8 +14,10 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Executor
 
 from gpux.blobs import Upload
-from gpux.store.body import BUFFER, LENT, Chunk
+from gpux.store.body import BUFFER, Chunk
 
+AHEAD = 2
+"""So many batches may be under way while another is collected."""
 _TURN = 8
 """After so many batches a thread is for others, if any wait for one."""
 
@@ -38,7 +40,7 @@ async def feed(
                 work.add(batch)
                 count(collected)
                 batch, collected = [], 0
-                await work.until(LENT if chunk else 0)
+                await work.until(AHEAD if chunk else 0)
         work.add(batch)
         count(collected)
         await work.until(0)
@@ -91,6 +93,9 @@ class _Work:
         while self._under_way:
             self._waiting = self._loop.create_future()
             await self._waiting
+        for step in self._steps:
+            # It would keep this, and by its traceback the stream and what the stream has.
+            step.error = None
 
     def _ended(self, batch: _Batch) -> None:
         if batch.ended():
@@ -125,7 +130,7 @@ class _Step:
             if self._busy:
                 return
             self._busy = True
-        self._executor.submit(self._work)
+        self._begin()
 
     def stop(self) -> None:
         """Do nothing more with any batch."""
@@ -139,7 +144,15 @@ class _Step:
                     return
                 batch = self._queue.popleft()
             self._take(batch)
-        self._executor.submit(self._work)
+        self._begin()
+
+    def _begin(self) -> None:
+        try:
+            self._executor.submit(self._work)
+        except RuntimeError as error:
+            # There is no thread. Should it be queued all the same: after an error batches are only counted.
+            self.error = error
+            self._work()
 
     def _take(self, batch: _Batch) -> None:
         try:

@@ -74,9 +74,10 @@ class ResumeApi:
         ]
 
     def close(self) -> None:
-        """Forget all of them."""
+        """Forget all of them but those that a request has, which sees to its own."""
         for opened in list(self._known.values()):
-            self._forget(opened)
+            if not opened.busy:
+                self._forget(opened)
 
     # ------------------------------------------------------------------------------------------------ requests
 

@@ -96,7 +96,7 @@ class Slot:
 
     def __init__(self, slots: Slots, request: web.BaseRequest, namespace: str) -> None:
         self._slots = slots
-        self._body = Body(request, borrowed=True)
+        self._body = Body(request, straight=True)
         self._namespace = namespace
         self._turn: asyncio.Future[None] | None = None
         self._until = 0.0

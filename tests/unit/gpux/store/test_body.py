@@ -8,6 +8,7 @@ import json
 import os
 import re
 import tarfile
+import threading
 from io import BytesIO
 
 import pytest
@@ -221,8 +222,8 @@ async def test_whoever_waits_in_a_long_body_has_no_large_buffer(root, straight, 
         client = await Client.to(service)
         client.head("POST", "/v1/files", LONG)
         await client.sent(CONTENT[: body._LONG])
-        await until(lambda: made and made[0]._buffers)
-        await until(lambda: made[0]._buffers is None)
+        await until(lambda: made and made[0]._fast)
+        await until(lambda: not made[0]._fast)
         await client.sent(CONTENT[body._LONG :])
         assert (await client.answer())[2]["sha1"] == SHA1
         client.close()
@@ -264,6 +265,41 @@ async def test_an_archive_longer_than_a_buffer_is_taken_apart_rightly(service, s
     for number, size in enumerate(sizes):
         assert contents[str(number)] == CONTENT[start : start + size], number
         start += size
+
+
+async def test_bytes_stay_what_they_are_until_they_are_written(service, straight):
+    """However far the disk is behind, and however small the pieces are in which the end of a member comes."""
+    content = CONTENT[: 8 * body.BUFFER + 1]
+    archive = BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        info = tarfile.TarInfo("a")
+        info.size = len(content)
+        tar.addfile(info, BytesIO(content))
+    raw = archive.getvalue()
+    end = 512 + len(content)
+    write, go_on = service.disk.write, threading.Event()
+    written = 0
+
+    def behind(fd, data):
+        nonlocal written
+        if written > len(content) - 1.5 * body.BUFFER:
+            go_on.wait(60 * PATIENCE)
+        written += len(data)
+        write(fd, data)
+
+    service.disk.write = behind
+    client = await Client.to(service)
+    client.head("POST", "/v1/folders", len(raw))
+    await client.sent(raw[:end])
+    for start in range(end, end + 240, 20):
+        await asyncio.sleep(2 * body._GATHER_SECONDS)
+        await client.sent(raw[start : start + 20])
+    go_on.set()
+    await client.sent(raw[end + 240 :])
+    assert (await client.answer())[0] == 201
+    status, _, got = await service.ask("GET", f"/v1/files/{hashlib.sha1(content).hexdigest()}")
+    assert (status, got == content) == (200, True)
+    client.close()
 
 
 async def until(condition):

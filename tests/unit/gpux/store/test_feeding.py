@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gpux.store.body import BUFFER, LENT
-from gpux.store.feeding import feed
+from gpux.store.body import BUFFER
+from gpux.store.feeding import AHEAD, feed
 from tests.support.patience import PATIENCE
 
 
@@ -21,14 +22,12 @@ class Taken:
         self.open = threading.Event()
         self.open.set()
         self.fails_at = None
-        self.pause = 0.0
 
     def update_sha1(self, chunk):
         assert self.open.wait(60 * PATIENCE)
         self.sha1.append(bytes(chunk))
 
     def update_sha256(self, chunk):
-        threading.Event().wait(self.pause)
         self.sha256.append(bytes(chunk))
 
     def commit(self, keeper):
@@ -63,24 +62,6 @@ async def test_every_step_takes_every_byte_in_order(threads):
     assert b"".join(upload.sha1) == b"".join(upload.sha256) == b"".join(upload.file) == whole
 
 
-async def test_what_is_lent_is_used_before_it_is_taken_back():
-    """The buffers are overwritten as `Body` does it, while one step is much behind the others."""
-    upload = Taken()
-    buffers = [bytearray(8) for _ in range(LENT + 1)]
-
-    async def lending():
-        for number in range(50):
-            buffer = buffers[number % len(buffers)]
-            buffer[:] = b"%8d" % number
-            yield memoryview(buffer)
-
-    upload.pause = 0.002
-    with ThreadPoolExecutor(4) as executor:
-        await feed(lending(), upload=upload, executor=executor, count=int)
-    expected = [b"%8d" % number for number in range(50)]
-    assert upload.sha1 == upload.sha256 == upload.file == expected
-
-
 async def test_whoever_is_ahead_waits_when_memory_is_short():
     upload = Taken()
     upload.open.clear()
@@ -94,9 +75,9 @@ async def test_whoever_is_ahead_waits_when_memory_is_short():
     with ThreadPoolExecutor(4) as executor:
         feeding = asyncio.create_task(feed(stream(), upload=upload, executor=executor, count=int))
         async with asyncio.timeout(60 * PATIENCE):
-            while len(upload.file) <= LENT:  # noqa: ASYNC110 nothing tells
+            while len(upload.file) <= AHEAD:  # noqa: ASYNC110 nothing tells
                 await asyncio.sleep(0.001)
-        assert asked == list(range(LENT + 1)), "nothing more is asked for"
+        assert asked == list(range(AHEAD + 1)), "nothing more is asked for"
         assert not upload.sha1
         upload.open.set()
         await feeding
@@ -141,3 +122,54 @@ async def test_nothing_is_under_way_when_it_is_given_up():
         with pytest.raises(asyncio.CancelledError):
             await feeding
     assert len(upload.sha1) <= 1
+
+
+class Threadless(ThreadPoolExecutor):
+    """Has no thread left after so many pieces of work."""
+
+    def __init__(self, left):
+        super().__init__(4)
+        self.left = left
+
+    def submit(self, *arguments, **options):
+        self.left -= 1
+        if self.left < 0:
+            raise RuntimeError("can't start new thread")
+        return super().submit(*arguments, **options)
+
+
+@pytest.mark.parametrize("left", range(8))
+async def test_no_thread_is_an_error_and_no_hang(left):
+    async def stream():
+        for _ in range(100):
+            yield bytes(BUFFER)
+
+    with Threadless(left) as executor, pytest.raises(RuntimeError, match="new thread"):
+        async with asyncio.timeout(60 * PATIENCE):
+            await feed(stream(), upload=Taken(), executor=executor, count=int)
+
+
+async def test_an_error_keeps_nothing():
+    """Without the garbage collector, which comes late, since there is little to count."""
+    upload = Taken()
+    upload.fails_at = 1
+    ended = []
+
+    async def stream():
+        try:
+            while True:
+                yield memoryview(bytearray(BUFFER))
+        finally:
+            ended.append(True)
+
+    gc.collect()
+    gc.disable()
+    try:
+        with ThreadPoolExecutor(4) as executor, pytest.raises(OSError, match="full"):
+            await feed(stream(), upload=upload, executor=executor, count=int)
+        for _ in range(5):
+            # The loop closes generators that nobody has any more.
+            await asyncio.sleep(0)
+        assert ended
+    finally:
+        gc.enable()
