@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,15 @@ def test_the_settings_name_what_the_chart_makes(helm: Helm, tmp_path: Path) -> N
     assert str(settings.translator_socket) in translator["command"]
     mounts = {mount["mountPath"] for mount in operator["volumeMounts"]}
     assert str(settings.store.key_file.parent) in mounts
+
+
+def test_the_documented_backup_is_of_the_stores_key(helm: Helm) -> None:
+    text = (ROOT / "docs" / "operations.md").read_text()
+    (name,) = re.findall(r"kubectl get secret (\S+) --namespace opengpu-system", text)
+    rendered = helm.template()
+    assert rendered.get("Secret", name)["data"]["key"]
+    volumes = rendered.pod_specs()["opengpu-store"]["volumes"]
+    assert name in [volume["secret"]["secretName"] for volume in volumes if "secret" in volume]
 
 
 def test_the_store_is_told_how_to_look_after_itself(helm: Helm, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,6 @@
 """What lasts and what doesn't: owners' storage outlives tasks, tasks' volumes leave nothing on the nodes' disks.
 
-The shared class is a directory of the machine that both nodes see at the same place. An NFS server would be nearer to
-what clusters have, and can be had for a pod (nfs-ganesha), but can't be mounted: the kernel that these tests run on has
-neither nfs nor 9p nor cifs (mount(2) gives ENODEV) and takes no modules, and Debian has no NFS client for FUSE.
+The shared class is a directory of the machine that both nodes see at the same place; why, docs/local-cluster.md says.
 """
 
 from __future__ import annotations

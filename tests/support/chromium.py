@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import pytest
 
 from localcluster import packages
 from localcluster.errors import Failure
@@ -31,7 +30,7 @@ def program() -> str:
         return found
     system = platform.freedesktop_os_release().get("ID", "an unknown system")
     if system != "debian":
-        pytest.skip(f"chromium isn't there, and only Debian's package is known to work, not that of {system}")
+        unavailable(f"chromium isn't there, and only Debian's package is known to work, not that of {system}")
     try:
         packages.ensure(["chromium"])
     except Failure as failure:

@@ -47,7 +47,7 @@ def lab(tmp_path_factory):
         out.mkdir()
         (out / "a.txt").write_bytes(b"one")
         (out / "token").symlink_to(made.token_file)
-        (made.job_storage / "large").write_bytes(os.urandom(1 << 20) * 24)
+        (made.job_storage / "large").write_bytes(os.urandom(1 << 20) * 64)
         made.start_agent(calls=False, storage=True)
         yield made
 
@@ -314,13 +314,15 @@ def test_the_storage_of_a_running_job(lab, job):
     assert AGENT.encode() not in content
 
 
-def test_a_large_file_passes_through_in_little_memory(lab):
+def test_a_large_file_passes_through_in_little_memory(lab, measured):
     content = (lab.job_storage / "large").read_bytes()
     assert lab.outside("GET", f"{DOWNLOAD}?path=large", bearer=FILES)[2] == content
     assert members(lab.outside("GET", DOWNLOAD, bearer=FILES)[2])["large"].size == len(content)
-    assert rss_kib(lab.store.pid, "VmHWM") < 160 * 1024
     (serving,) = lab.agent.children()
-    assert rss_kib(serving, "VmHWM") < 64 * 1024
+    store, agent = (rss_kib(pid, "VmHWM") // 1024 for pid in (lab.store.pid, serving))
+    measured(f"64 MiB of a job's storage, alone and as tar: store {store} MiB, agent {agent} MiB")
+    assert store <= 64
+    assert agent <= 64
 
 
 def test_many_at_once(lab):

@@ -17,7 +17,7 @@ from urllib.request import urlopen
 
 import pytest
 
-from tests.faults.gpux.processes import OPERATOR, ROOT, SOURCE, rss_kib, token, wait_for
+from tests.faults.gpux.processes import OPERATOR, ROOT, SOURCE, TASK, rss_kib, token, wait_for
 
 EAGER = ("--sweep-seconds=0.2", "--grace-seconds=0", "--scrub-days=1")
 
@@ -101,6 +101,10 @@ def test_a_copy_in_the_documented_order(lab, tmp_path):
     backup = tmp_path / "backup"
     backup.mkdir()
     lab.start_store(*EAGER)
+    answers = {1: {"small": 1}, 2: {"large": "x" * 20_000}}
+    for attempt, answer in answers.items():
+        answered_call(lab, attempt, answer)
+    lab.call(3, "waits")
     with Traffic(lab) as traffic:
         wait_for(lambda: len(traffic.kept) > 40, "traffic")
         before = dict(traffic.kept)
@@ -115,10 +119,28 @@ def test_a_copy_in_the_documented_order(lab, tmp_path):
     lab.start_store(*EAGER)
     wait_for_sweep(lab)
     assert_there(lab, before)
+    assert lab.record(1)["answer"]["inline"] == answers[1]
+    sha1 = lab.record(2)["answer"]["sha1"]
+    assert json.loads(lab.ask("GET", f"/v1/files/{sha1}", bearer=token())[2]) == answers[2]
+    status, _, content = lab.ask("GET", f"/v1/calls/{TASK}", bearer=token())
+    waiting = json.loads(content)
+    assert (status, waiting["attempt"], waiting["data"]["text"]) == (200, 3, "waits")
     lab.store.stop()
     # What was let go while the copy was made may lead nowhere.
     nowhere = {"refers to no entry", "its content is missing: it is no file until it is stored again"}
     assert not check(backup)[1] - nowhere
+
+
+def answered_call(lab, attempt, answer):
+    """A call from its beginning to its answer, as operator and agent have it."""
+    lab.call(attempt, "text")
+    path = f"/v1/calls/{TASK}/{attempt}"
+    for method, step, body in (
+        ("POST", "claim", {"pod": "pod-1"}),
+        ("POST", "state", {"state": "accepted"}),
+        ("PUT", "answer", answer),
+    ):
+        assert lab.ask(method, f"{path}/{step}", body=body, bearer=token())[0] in {200, 201}
 
 
 def wait_for_sweep(lab):

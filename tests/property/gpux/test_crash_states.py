@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import os
 import shutil
 import time
 from collections import Counter
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from gpux.agent.spool import Spool
 from gpux.blobs import PUBLIC, Blob, HashConflictError, Keeper, Retention
 from gpux.calls import RANKS, CallBook, CallRequest
 from gpux.files import Disk
@@ -135,6 +137,68 @@ async def test_calls(tmp_path):
                 assert call.digest == request.digest()
             steps.add((last, len(calls)))
         assert {("queued", 1), ("claimed", 1), ("accepted", 1), ("answered", 1), ("deleted", 0)} <= steps
+
+
+def test_spool(tmp_path):
+    """An agent's attempt from its beginning to the delivery of its answer: what it relied on is never forgotten."""
+    steps = ["begun", "sent", "accepted", "answered", "reported", "delivered"]
+    answer = b'{"a": "answer"}'
+    real = tmp_path / "real"
+    real.mkdir()
+    disk = RecordingDisk(real)
+    spool = Spool(str(real), disk=disk)
+    spool.begin(1, "0xabc")
+    disk.acknowledge("begun")
+    spool.mark_sent(5.0)
+    disk.acknowledge("sent")
+    spool.mark_state("accepted", status=202)
+    disk.acknowledge("accepted")
+    temporary = spool.temporary()
+    fd = disk.create(temporary)
+    disk.write(fd, answer)
+    disk.sync(fd)
+    disk.close(fd)
+    assert spool.take_answer("0xabc", temporary) == "wanted"
+    disk.unlink(temporary)
+    disk.acknowledge("answered")
+    spool.mark_reported(1)
+    disk.acknowledge("reported")
+    spool.mark_delivered(1)
+    disk.acknowledge("delivered")
+    os.close(spool._lock_file)
+    seen = set()
+    for number, (acknowledged, state) in enumerate(crash_states(disk.log)):
+        root = tmp_path / str(number)
+        root.mkdir()
+        state.build(root)
+        after = Spool(str(root), disk=LazyDisk())
+        os.close(after._lock_file)
+        done = steps[: len(acknowledged)]
+        entry: Any = after.entry()
+        waiting = after.undelivered()
+        if done:
+            assert (entry.attempt, entry.address) == (1, "0xabc")
+        if "sent" in done:
+            # Or the call would be sent again.
+            assert (entry.step, entry.sent_at) == ("sent", 5.0)
+        if "accepted" in done:
+            assert (entry.state, entry.status) == ("accepted", 202)
+        if "answered" in done:
+            # It waits, unless its delivery was being noted already.
+            assert waiting is not None or (entry.delivered and "reported" in done)
+            assert after.expects("0xabc") == "duplicate"
+        if waiting is not None:
+            assert Path(waiting[1]).read_bytes() == answer
+        if "delivered" in done:
+            assert waiting is None
+            assert after.settled()
+        assert {path.name for path in root.iterdir()} <= {"lock", "call.json", "answer-1.json"}
+        seen.add((len(done), waiting is not None))
+    # Every step, and the answer also where its being taken, or its delivery, was under way.
+    without, with_answer = (
+        {count for count, waits in seen if waits is expected} for expected in (False, True)
+    )
+    assert (without, with_answer) == ({0, 1, 2, 3, 5, 6}, {3, 4, 5})
 
 
 def test_a_second_content_with_a_known_sha1_is_refused(tmp_path):

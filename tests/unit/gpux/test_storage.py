@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from gpux.agent import storage
+from tests.support.environment import unavailable
 
 SECRET = b"the agent's token"
 
@@ -186,8 +187,9 @@ def test_names_that_are_no_text(root: Path) -> None:
     assert get(root, os.fsdecode(b"\xff\n")) == b"odd"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files that another user may not read")
 def test_what_the_agent_may_not_read_is_listed_so_and_left_out(root: Path, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        unavailable("only root can make files that another user may not read")
     secret = root / "out" / "secret"
     secret.write_bytes(b"root's")
     secret.chmod(0o600)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 import threading
@@ -13,10 +14,12 @@ from pathlib import Path
 import pytest
 
 from gpux.blobs import PUBLIC, Blob, HashConflictError, Keeper, QuotaError, Retention, Usage
+from gpux.calls import CallRequest
 from gpux.errors import UnavailableError
 from gpux.hashes import FileHash
 from gpux.s3 import parts
 from gpux.s3.blobs import S3Blobs
+from gpux.s3.calls import S3CallBook
 from gpux.s3.shelves import DYING, GONE, LIVE, ROTTEN
 from tests.unit.gpux.s3.kit import WarmBlobs
 
@@ -601,6 +604,8 @@ def test_a_copy_that_is_made_at_work_in_the_documented_order_is_whole(make, buck
     text = (Path(__file__).parents[4] / "docs" / "operations.md").read_text()
     order = re.findall(r"in this order: (`refs`.*?)\. As above", text, re.DOTALL)[0]
     blobs = make()
+    answer = put(blobs, b'{"the": "answer"}', references={"task:called": None})[0]
+    asyncio.run(call(bucket, answer))
     stop = threading.Event()
 
     def work():
@@ -632,3 +637,23 @@ def test_a_copy_that_is_made_at_work_in_the_documented_order_is_whole(make, buck
                 assert blob(b"".join(opened[1].read(0, entry.blob.size))) == entry.blob
         referred = {found.sha1 for found in copied._shelves.references("a")}
         assert referred <= {entry.blob.sha1 for entry in entries}
+        assert answer in [entry.blob for entry in entries]
+        assert asyncio.run(calls_of(backup)) == [("answered", answer, {"n": 1}), ("queued", None, {"n": 2})]
+
+
+async def call(bucket, answer):
+    """One attempt that is answered, and one that waits."""
+    with ThreadPoolExecutor(2) as executor:
+        book = S3CallBook(bucket, executor=executor)
+        await book.put(CallRequest("a", "called", 1, "f", "0x1", None, {"n": 1}))
+        await book.claim("called", 1, namespace="a", pod="p")
+        await book.answer("called", 1, namespace="a", answer=answer)
+        await book.put(CallRequest("a", "called", 2, "f", "0x2", None, {"n": 2}))
+
+
+async def calls_of(bucket):
+    """State, answer and input of all calls, as a store that starts on the bucket has them."""
+    with ThreadPoolExecutor(2) as executor:
+        book = S3CallBook(bucket, executor=executor)
+        calls = sorted(book.all(), key=lambda call: call.attempt)
+        return [(call.state, call.answer, await book.data(call)) for call in calls]

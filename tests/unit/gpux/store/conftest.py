@@ -18,10 +18,13 @@ from gpux.store.calls import CallApi
 from gpux.store.connection import Listener
 from gpux.store.files import FileApi
 from gpux.store.folders import FolderApi
+from gpux.store.links import LinkApi
 from gpux.store.metrics import Metrics
+from gpux.store.pulls import Pulls
 from gpux.store.resume import KEEP_SECONDS, ResumeApi
 from gpux.store.routes import FILES, Api
 from gpux.store.server import Server, bearer
+from gpux.store.storage import PullApi
 from gpux.store.tasks import TaskApi
 from gpux.store.transfer import Limits, Transfer
 from tests.support.s3 import s3_server
@@ -72,10 +75,11 @@ async def serving(root, *, blobs=None, upload_seconds=KEEP_SECONDS, **limits):
         metrics = Metrics(free_bytes=blobs.free_bytes, usage=blobs.usage, calls=calls.counts)
         transfer = Transfer(blobs=blobs, executor=files, metrics=metrics, limits=Limits(**limits))
         resume = ResumeApi(transfer, seconds=upload_seconds)
-        apis: list[Api] = [FileApi(transfer), resume, FolderApi(transfer)]
+        links = LinkApi(transfer, key=lambda: KEY, url="https://files.test")
+        apis: list[Api] = [FileApi(transfer), resume, FolderApi(transfer), links]
         server = Listener(
             Server(
-                [*apis, CallApi(calls, transfer), TaskApi(calls, transfer)],
+                [*apis, CallApi(calls, transfer), TaskApi(calls, transfer), PullApi(Pulls())],
                 authenticate=bearer(lambda: KEY, scopes=FILES | {"link"}),
                 metrics=metrics,
             )

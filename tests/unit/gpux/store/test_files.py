@@ -367,6 +367,7 @@ async def test_other_references(service):
 # ------------------------------------------------------------------------------------------------------------- tokens
 
 FILE = f"/v1/files/{SHA1.hexdigest()}"
+UPLOAD = f"/v1/uploads/{'0' * 32}"
 ANYWHERE = ("operator", "job", "files")
 
 
@@ -379,6 +380,15 @@ ANYWHERE = ("operator", "job", "files")
         ("HEAD", FILE, ANYWHERE),
         ("POST", "/v1/folders", ANYWHERE),
         ("GET", f"/v1/folders/{SHA1.hexdigest()}", ANYWHERE),
+        ("POST", "/v1/uploads", ANYWHERE),
+        ("PATCH", UPLOAD, ANYWHERE),
+        ("GET", UPLOAD, ANYWHERE),
+        ("HEAD", UPLOAD, ANYWHERE),
+        ("DELETE", UPLOAD, ANYWHERE),
+        ("POST", f"{UPLOAD}/done", ANYWHERE),
+        ("POST", "/v1/links", ANYWHERE),
+        ("GET", "/v1/pulls/t", ("job",)),
+        ("PUT", f"/v1/pulls/t/{'0' * 32}", ("job",)),
         ("GET", "/v1/tasks", ("operator",)),
         ("DELETE", "/v1/tasks/t", ("operator",)),
         ("DELETE", "/v1/references/task:t", ("operator",)),
@@ -398,7 +408,7 @@ async def test_scopes(service, method, path, scopes):
     links = [{"task": "", "hash": SHA1.hexdigest()}, {"path": "/"}]
     held = {
         "operator": [token("operator")],
-        "job": [token("job")],
+        "job": [token("job", external=True)],
         "files": [token("files")],
         "link": [token("link", **link) for link in links],
     }
@@ -410,16 +420,32 @@ async def test_scopes(service, method, path, scopes):
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/calls/u", "/v1/calls/u/1/claim", "/v1/calls/u/1/state", "/v1/calls/u/1/answer"]
+    ("method", "path"),
+    [
+        ("GET", "/v1/calls/u"),
+        ("POST", "/v1/calls/u/1/claim"),
+        ("POST", "/v1/calls/u/1/state"),
+        ("PUT", "/v1/calls/u/1/answer"),
+        ("GET", "/v1/pulls/u"),
+        ("PUT", f"/v1/pulls/u/{'0' * 32}"),
+    ],
 )
-@pytest.mark.parametrize("bearer", [token(task="t"), token("files", task="u")])
-async def test_calls_of_others(service, path, bearer):
-    method = "GET" if path.endswith("u") else "PUT" if path.endswith("answer") else "POST"
+@pytest.mark.parametrize("bearer", [token(task="t", external=True), token("files", task="u")])
+async def test_calls_and_storage_of_others(service, method, path, bearer):
     status, _, content = await service.ask(
         method, path, bearer=bearer, body=b"{}" if method != "GET" else None
     )
     assert status == 403
     assert json.loads(content) == {"error": "the token doesn't reach this"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/v1/links"), ("GET", "/v1/pulls/t"), ("PUT", f"/v1/pulls/t/{'0' * 32}")]
+)
+async def test_a_task_that_is_not_open_to_the_outside(service, method, path):
+    body = b"{}" if method != "GET" else None
+    status, _, content = await service.ask(method, path, bearer=token(), body=body)
+    assert (status, b"spec.storage.external" in content) == (403, True)
 
 
 @pytest.mark.parametrize(
