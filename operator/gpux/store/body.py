@@ -26,6 +26,8 @@ Chunk: TypeAlias = bytes | memoryview
 """Part of a body, which stays what it is."""
 
 BUFFER = 1 << 20
+_KEPT = 3
+"""So many buffers are enough where two batches are under way while another is collected."""
 
 _LONG = 4 << 20
 """Whoever sends less keeps his connection for the next request; that is worth more."""
@@ -135,10 +137,12 @@ class _Straight:
         self._socket = taken
         self._left = left
         self._fast = False
+        self._buffers: list[bytearray] = []
 
     def rest(self) -> None:
         """Have no large buffer until something has come again."""
         self._fast = False
+        self._buffers.clear()
 
     def close(self) -> None:
         """Give the connection back."""
@@ -149,14 +153,21 @@ class _Straight:
         """Read the next bytes: nothing at the end, None if nothing comes for so long. Raises HttpError."""
         if not self._left:
             return b""
-        # A new one each time: to fill it with zeros takes less than to know when it may be used again.
-        buffer = memoryview(bytearray(min(BUFFER if self._fast else _FIRST, self._left)))
+        buffer = memoryview(self._buffer() if self._fast else bytearray(_FIRST))[: self._left]
         count = await self._fill(buffer, seconds)
         if not count:
             return None
         self._left -= count
         self._fast = count == len(buffer)
         return buffer[:count]
+
+    def _buffer(self) -> bytearray:
+        """Return a large buffer that nobody has: memory that is new to the process is slow."""
+        found = next(filter(_is_free, self._buffers), None)
+        if found is None:
+            found = bytearray(BUFFER)
+            self._buffers = [*self._buffers[-_KEPT:], found]
+        return found
 
     async def _fill(self, buffer: memoryview, seconds: float) -> int:
         """Wait for the next bytes, and a moment for more; how many came."""
@@ -194,6 +205,16 @@ class _Straight:
         finally:
             loop.remove_reader(self._socket)
         return True
+
+
+def _is_free(buffer: bytearray) -> bool:
+    """Whether no memoryview shows any of it. Python doesn't let what is shown change its size."""
+    try:
+        buffer.pop()
+    except BufferError:
+        return False
+    buffer.append(0)
+    return True
 
 
 def _set(ready: asyncio.Future[None]) -> None:
