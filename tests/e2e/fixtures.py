@@ -22,6 +22,7 @@ from localcluster.commands import run
 from localcluster.node import ctr
 from localcluster.paths import Layout
 from tests.e2e.kit import Cluster, Object, until
+from tests.e2e.objects import HOSTNAME
 from tests.support.corpus import CORPUS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -169,6 +170,7 @@ def operator(cluster: Cluster, images: None, measured: Callable[[str], None]) ->
                 "external": {"allowed": "Public"},
             },
             "tasks": {"defaultExpirySeconds": 900},
+            "pods": {"placementLabels": [HOSTNAME]},
         },
     }
     os.environ["KUBECONFIG"] = cluster.info["kubeconfig"]

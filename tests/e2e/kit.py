@@ -224,6 +224,12 @@ class Cluster:
 
     # ------------------------------------------------------------------------------------------------------- objects
 
+    def node_names(self) -> list[str]:
+        """Return the names of the nodes, which are their host names too."""
+        status, found = self.api.request("GET", "api/v1/nodes")
+        assert status == 200, found
+        return sorted(node["metadata"]["name"] for node in found["items"])
+
     def get(self, path: str, namespace: str, name: str) -> Object | None:
         """Return an object, or None."""
         status, found = self.api.request("GET", f"{_in(path, namespace)}/{name}")

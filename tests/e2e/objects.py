@@ -10,6 +10,8 @@ from tests.e2e.kit import Object
 PROBE = "localhost/opengpu-e2e-probe:dev"
 LOOK = ["python3", "/opt/tests/e2e/images/look.py"]
 API_VERSION = "opengpu.network/v1alpha1"
+#: The label of nodes that the operator under test lets files select.
+HOSTNAME = "kubernetes.io/hostname"
 
 
 def worker(**extra: Any) -> Object:
@@ -52,6 +54,11 @@ def nvidia(count: int | str = 1) -> Object:
 def amd() -> Object:
     """Return the part of a Compose service that asks for an AMD GPU."""
     return {"devices": ["/dev/kfd", "/dev/dri"]}
+
+
+def on(node: str) -> Object:
+    """Return the part of a Compose service that has it run on one node alone."""
+    return {"deploy": {"placement": {"constraints": [f"node.labels.{HOSTNAME} == {node}"]}}}
 
 
 def compose(**services: Object) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 
 import pytest
 
+from opengpu_operator.desired import quantities
 from tests.e2e.kit import SOURCES, TASKS, Cluster, condition, describe
 from tests.e2e.objects import amd, compose, nvidia, page, run, source, task, worker
 
@@ -15,8 +17,10 @@ pytestmark = pytest.mark.e2e
 
 #: What the local cluster's device plugin offers (localcluster.topology).
 PER_NODE, NODES = 4, 2
-#: The worker prints what it sees itself, and asks its sidecar what that sees.
-LOOK = "curl -sS --retry 60 --retry-delay 1 --retry-connrefused http://side:8080/"
+#: The worker prints how many processors it is told of, and what its sidecar sees; what it sees itself, it answers.
+LOOK = 'echo "$NPROC"; curl -sS --retry 60 --retry-delay 1 --retry-connrefused http://side:8080/'
+#: What a container with NVIDIA's GPUs is given of the driver, as by GPUX.
+CAPABILITIES = "utility,compute,graphics,video"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,7 @@ def sources(operator: Cluster, namespace: str) -> None:
         namespace,
         *source(
             "on-worker",
-            cpu=compose(worker=worker(**strip), side=page()),
+            cpu=compose(worker=worker(**strip, cpus=0.5), side=page()),
             nvidia=compose(
                 worker=worker(**nvidia("all")), side=page(environment=["NVIDIA_VISIBLE_DEVICES=all"])
             ),
@@ -47,45 +51,53 @@ def sources(operator: Cluster, namespace: str) -> None:
     )
 
 
-def look(operator: Cluster, namespace: str, name: str) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the devices that the worker and its sidecar see."""
+def look(operator: Cluster, namespace: str, name: str) -> tuple[int, dict[str, str], dict[str, str]]:
+    """Return the processors that the worker is told of, and the devices that it and its sidecar see."""
     answer = operator.answer(namespace, name, timeout=150)
     assert answer["exit_code"] == 0, answer
-    return answer["devices"], json.loads(answer["stdout"])["devices"]
+    processors, side = answer["stdout"].splitlines()
+    return int(processors), answer["devices"], json.loads(side)["devices"]
 
 
 def has_none(devices: dict[str, str]) -> bool:
     """Return whether a container sees no GPU, and couldn't be given one by a runtime's default either."""
-    return devices.get("NVIDIA_VISIBLE_DEVICES") == "void" and "AMD_VISIBLE_DEVICES" not in devices
+    return devices == {"NVIDIA_VISIBLE_DEVICES": "void"}
 
 
 @pytest.mark.usefixtures("sources")
 class TestDevices:
     def test_a_cpu_task_sees_none_whatever_its_file_says(self, operator: Cluster, namespace: str) -> None:
-        own, side = look(operator, namespace, "cpu")
+        processors, own, side = look(operator, namespace, "cpu")
         assert has_none(own), own
         assert has_none(side), side
+        assert processors == 1, "its limit, rounded up"
 
     def test_an_nvidia_worker_has_the_plugins_device_and_its_sidecar_none(
         self, operator: Cluster, namespace: str
     ) -> None:
-        own, side = look(operator, namespace, "nvidia")
+        processors, own, side = look(operator, namespace, "nvidia")
         assert own["NVIDIA_VISIBLE_DEVICES"].startswith("GPU-fake-")
         assert len(own["NVIDIA_VISIBLE_DEVICES"].split(",")) == 1, "`count: all` is one by default"
+        assert own["NVIDIA_DRIVER_CAPABILITIES"] == CAPABILITIES
         assert has_none(side), side
+        nodes = operator.api.request("GET", "api/v1/nodes")[1]["items"]
+        cpus = {math.ceil(quantities.parse(node["status"]["allocatable"]["cpu"])) for node in nodes}
+        assert processors in cpus, "without a limit, its node's"
 
     def test_an_amd_worker_has_the_plugins_device_and_its_sidecar_none(
         self, operator: Cluster, namespace: str
     ) -> None:
-        own, side = look(operator, namespace, "amd")
+        _, own, side = look(operator, namespace, "amd")
         assert own["AMD_VISIBLE_DEVICES"].startswith("GPU-fake-node-a-amd-")
+        assert "NVIDIA_DRIVER_CAPABILITIES" not in own
         assert has_none(side), side
 
     def test_gpus_on_the_sidecar_are_not_the_workers(self, operator: Cluster, namespace: str) -> None:
-        own, side = look(operator, namespace, "side-nvidia")
+        _, own, side = look(operator, namespace, "side-nvidia")
         assert has_none(own), own
         assert len(side["NVIDIA_VISIBLE_DEVICES"].split(",")) == 2
-        own, side = look(operator, namespace, "side-amd")
+        assert side["NVIDIA_DRIVER_CAPABILITIES"] == CAPABILITIES
+        _, own, side = look(operator, namespace, "side-amd")
         assert has_none(own), own
         assert side["AMD_VISIBLE_DEVICES"].startswith("GPU-fake-node-a-amd-")
 

@@ -1,7 +1,8 @@
 """The store's node goes down and comes back, and store and operator are killed, while jobs upload and are called.
 
 Judged by others than the operator: each job notes on its own volume what the store has acknowledged and how often its
-worker was called, and in the end a job that did neither fetches every file and compares its bytes.
+worker was called, and in the end a job that did neither fetches every file and compares its bytes. Jobs are at work
+until all is over, however long that takes here: they wait for a file on their volumes.
 """
 
 from __future__ import annotations
@@ -11,25 +12,30 @@ import os
 import re
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import pytest
 
+from localcluster.paths import Layout
 from tests.e2e.fixtures import CLUSTER, OPERATOR_NAMESPACE, program
 from tests.e2e.kit import TASKS, Cluster, Object, describe, is_true, until
-from tests.e2e.objects import compose, run, source, worker
+from tests.e2e.objects import compose, on, run, source, worker
 from tests.e2e.test_operator_kill import kill_operator, process_of
 
 pytestmark = [pytest.mark.e2e, pytest.mark.faults]
 
+#: Each job uploads as many files, and goes on until the last kill.
 UPLOADERS, UPLOADS = 10, 20
-AT_ONCE = 10
+#: Calls that are made at once; the first of them are answered after the last kill.
+AT_ONCE, HELD = 10, 4
 STORE = re.compile(rb"[^\0]*python[^\0]*\0-m\0gpux\.store\0")
 #: A line per call of the worker, on a volume that outlives the pod.
 NOTE = "echo called >> /gpux_job/calls; sync;"
+HOLD = "until test -e /gpux_job/go; do sleep 0.2; done;"
 #: What each file is follows from its job and number, so that anybody can make it again.
 FILES = """
-import hashlib, http.client, json, os, random, socket, sys, time
+import hashlib, http.client, itertools, json, os, random, socket, sys, time
 
 def content(job, number):
     draw = random.Random(f"{job}-{number}")
@@ -59,13 +65,16 @@ def persistently(method, path, body=None):
 """
 UPLOADING = """
 with open("/gpux_job/acknowledged", "a+") as notes:
-    for number in range(%(uploads)d):
+    for number in itertools.count():
+        if number >= %(uploads)d and os.path.exists("/gpux_job/go"):
+            break
         told = json.loads(persistently("POST", "/api/file/upload/", content(%(job)r, number)))
         print(number, told["sha1"], file=notes, flush=True)
         os.fsync(notes.fileno())
-        time.sleep(1)
+        # Ever slower: what it says in the end has room in an answer, however long the cluster takes.
+        time.sleep(number / 10)
     notes.seek(0)
-    sys.stdout.write(notes.read())
+    sys.stdout.writelines(sorted(set(notes)))
 """
 #: All that is wrong with the files of (job, number, SHA-1).
 FETCHING = """
@@ -95,91 +104,126 @@ def kill_store(operator: Cluster) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def called(task: Object) -> bool:
-    return bool((task.get("status", {}).get("times") or {}).get("called"))
+def notes(namespace: str, name: str) -> list[Path]:
+    """Return the files of a name on the volumes of a namespace's jobs; those of a job that has ended are gone."""
+    return sorted((Layout(CLUSTER).root / "nodes").glob(f"*/volumes/*_{namespace}_*/{name}"))
+
+
+def acknowledged(namespace: str) -> list[int]:
+    """Return how many uploads each job that is at work has noted."""
+    return [len(path.read_text().splitlines()) for path in notes(namespace, "acknowledged")]
+
+
+def at_work(operator: Cluster, namespace: str, names: Iterable[str]) -> dict[str, Object]:
+    """Return the tasks of these names that were called and have no answer yet."""
+    found = {name: operator.get(TASKS, namespace, name) or {} for name in names}
+    return {
+        name: task
+        for name, task in found.items()
+        if (task.get("status", {}).get("times") or {}).get("called") and not is_true(task, "Complete")
+    }
+
+
+def places(operator: Cluster, namespace: str, tasks: dict[str, Object]) -> dict[str, str]:
+    """Return the node of each task's pod."""
+    return {
+        name: pod["spec"]["nodeName"]
+        for name, task in tasks.items()
+        for pod in operator.pods(namespace, task)
+    }
 
 
 @pytest.mark.parametrize("calls", [10, pytest.param(50, marks=pytest.mark.slow)])
 def test_what_was_acknowledged_outlives_reboots_and_kills(
     operator: Cluster, namespace: str, measured: Callable[[str], None], calls: int
 ) -> None:
-    operator.apply(namespace, *source("probe", cpu=compose(worker=worker())))
+    nodes = operator.node_names()
+    for node in nodes:
+        operator.apply(namespace, *source(node, cpu=compose(worker=worker(**on(node)))))
     light = {"resources": {"cpu": "20m"}, "maxAttempts": 10, "expirySeconds": 1800}
     uploaders = [f"uploads-{calls}-{number}" for number in range(UPLOADERS)]
-    waiting = [f"call-{calls}-{number:02}" for number in range(calls)]
-    names = uploaders + waiting
+    called = [f"call-{calls}-{number:02}" for number in range(calls)]
+    held, waiting = called[:HELD], list(called)
     start = time.monotonic()
-    operator.apply(
-        namespace,
-        *(
-            run(name, "probe", NOTE + python(UPLOADING % {"job": name, "uploads": UPLOADS}), **light)
-            for name in uploaders
-        ),
-    )
+
+    def apply(names: list[str], script: Callable[[str], str]) -> None:
+        """Apply tasks, each on another node than the one before."""
+        operator.apply(
+            namespace,
+            *(run(name, nodes[int(name[-1]) % len(nodes)], NOTE + script(name), **light) for name in names),
+        )
 
     def proceed() -> int:
         """Apply calls as others end, so that never more than a few run; return how many are left to apply."""
-        found = [
-            operator.get(TASKS, namespace, name) for name in names[UPLOADERS : len(names) - len(waiting)]
-        ]
+        found = [operator.get(TASKS, namespace, name) for name in called[: calls - len(waiting)]]
         room = AT_ONCE - sum(task is not None and not is_true(task, "Complete") for task in found)
         now = [waiting.pop(0) for _ in range(min(room, len(waiting)))]
         if now:
-            script = NOTE + "sleep 3; cat /gpux_job/calls"
-            operator.apply(namespace, *(run(name, "probe", script, **light) for name in now))
+            apply(now, lambda name: f"{HOLD if name in held else 'sleep 3;'} cat /gpux_job/calls")
         return len(waiting)
 
+    apply(uploaders, lambda name: python(UPLOADING % {"job": name, "uploads": UPLOADS}))
     proceed()
 
-    def at_work() -> list[Object]:
-        """Return the uploading tasks that were called and aren't done."""
-        found = [operator.task(namespace, name) for name in uploaders]
-        return [task for task in found if called(task) and not is_true(task, "Complete")]
+    def noted() -> int:
+        return sum(acknowledged(namespace))
 
-    busy = until(
-        "uploads to be under way",
-        lambda: tasks if len(tasks := at_work()) > UPLOADERS // 2 else None,
-        timeout=120,
-    )
-    nodes = {pod["spec"].get("nodeName") for task in busy for pod in operator.pods(namespace, task)}
-    before = store_pod(operator)
+    def all_at_work() -> dict[str, Object] | None:
+        busy = at_work(operator, namespace, [*uploaders, *held])
+        uploading = [count for count in acknowledged(namespace) if count]
+        return busy if len(busy) == UPLOADERS + HELD and len(uploading) == UPLOADERS else None
+
+    where = places(operator, namespace, until("all to be at work", all_at_work, timeout=180))
+    for names in (uploaders, held):
+        assert {where[name] for name in names} == set(nodes), where
+    down = store_pod(operator)["spec"]["nodeName"]
     kill_operator(operator)
-    program("localcluster", "node", "reboot", before["spec"]["nodeName"], "--name", CLUSTER)
-    measured(
-        f"{before['spec']['nodeName']} was back {time.monotonic() - start:.0f} s after the first upload's task"
-    )
+    before = noted()
+    assert at_work(operator, namespace, where).keys() == where.keys()
+    program("localcluster", "node", "reboot", down, "--name", CLUSTER)
+    measured(f"{down} was back {time.monotonic() - start:.0f} s after the first upload's task")
     until("the store to be back", lambda: is_true(store_pod(operator), "Ready"), timeout=90)
     proceed()
+    back = noted()
+    until("uploads to go on", lambda: noted() >= back + UPLOADERS, timeout=90)
     kill_store(operator)
     kill_operator(operator)
+    killed = noted()
+    assert not [name for name in where if is_true(operator.task(namespace, name), "Complete")]
+    until("uploads to go on", lambda: noted() >= killed + UPLOADERS, timeout=90)
+    for path in notes(namespace, "calls"):
+        (path.parent / "go").touch()
     until("all calls to be applied", lambda: proceed() == 0, timeout=600, interval=1)
 
-    files, attempts = [], 0
-    for name in names:
+    files, attempts = [], {}
+    for name in [*uploaders, *called]:
         found = operator.wait_task(namespace, name, timeout=300)
         status = found["status"]
         assert (status["taskStatus"], status["endReason"]) == ("Finalized", "Answered"), describe(found)
         (response,) = status["responses"]
         answer = response["inline"]
         assert answer["exit_code"] == 0, describe(found)
-        attempts += status["attempts"]
+        attempts[name] = status["attempts"]
         lines = answer["stdout"].splitlines()
-        if name in uploaders:
-            files += [(name, *line.split()) for line in lines]
+        if name in called:
+            assert 1 <= len(lines) <= attempts[name], "called more than once in an attempt"
         else:
-            assert 1 <= len(lines) <= status["attempts"], "called more than once in an attempt"
-    assert {(job, int(number)) for job, number, _ in files} == {
-        (job, number) for job in uploaders for number in range(UPLOADS)
-    }
-    assert store_pod(operator)["spec"]["nodeName"] == before["spec"]["nodeName"]
+            files += [(name, int(number), sha1) for number, sha1 in map(str.split, lines)]
+    cut = [name for name, node in where.items() if node == down]
+    assert min(attempts[name] for name in cut) > 1, f"the reboot interrupted nothing: {attempts}"
+    for uploader in uploaders:
+        numbers = {number for job, number, _ in files if job == uploader}
+        assert numbers == set(range(max(UPLOADS, len(numbers)))), uploader
+    assert store_pod(operator)["spec"]["nodeName"] == down
     measured(
-        f"a reboot and kills amid {len(busy)} jobs with {UPLOADS} uploads each on {len(nodes)} nodes: "
-        f"{len(files)} acknowledgements, {calls} calls and {attempts} attempts in {time.monotonic() - start:.0f} s"
+        f"a reboot after {before} uploads of {UPLOADERS} jobs on {len(nodes)} nodes, none of which had ended, and "
+        f"amid {HELD} calls; a kill of the store after {killed}: {len(files)} files, {calls} calls and "
+        f"{sum(attempts.values())} attempts in {time.monotonic() - start:.0f} s"
     )
 
-    wanted = json.dumps([(job, int(number), sha1) for job, number, sha1 in sorted(set(files))])
+    wanted = json.dumps(sorted(files))
     operator.apply(
-        namespace, run(f"fetches-{calls}", "probe", f"echo '{wanted}' | " + python(FETCHING), **light)
+        namespace, run(f"fetches-{calls}", nodes[0], f"echo '{wanted}' | " + python(FETCHING), **light)
     )
     answer = operator.answer(namespace, f"fetches-{calls}")
     assert (answer["exit_code"], answer["stdout"]) == (0, ""), answer

@@ -26,6 +26,7 @@ from tests.e2e.objects import compose, source, task
 pytestmark = pytest.mark.e2e
 
 DOCUMENTED = ROOT / "tests" / "e2e" / "images" / "documented"
+FORMS = ROOT / "tests" / "data" / "tunnels"
 IMAGE = "localhost/opengpu-e2e-documented:dev"
 CONTROL = """\
 Package: cloudflared
@@ -57,9 +58,12 @@ def package(folder: Path) -> Path:
     root = folder / "root"
     (root / "DEBIAN").mkdir(parents=True)
     (root / "DEBIAN" / "control").write_text(CONTROL)
-    (root / "usr" / "local" / "bin").mkdir(parents=True)
-    shutil.copy(stand_in, root / "usr" / "local" / "bin" / "cloudflared")
-    file = folder / f"{hashlib.sha256(stand_in.read_bytes()).hexdigest()[:16]}.deb"
+    local = root / "usr" / "local"
+    (local / "bin").mkdir(parents=True)
+    shutil.copy(stand_in, local / "bin" / "cloudflared")
+    shutil.copytree(FORMS, local / "share" / "tunnels")
+    content = hashlib.sha256(b"".join(path.read_bytes() for path in (stand_in, *sorted(FORMS.iterdir()))))
+    file = folder / f"{content.hexdigest()[:16]}.deb"
     subprocess.run(["dpkg-deb", "--root-owner-group", "--build", root, file], check=True, capture_output=True)
     return file
 
@@ -82,9 +86,17 @@ def serving(file: Path) -> Iterator[str]:
         server.server_close()
 
 
-def job(name: str, *, after: float, file: str = "documented") -> Object:
-    """Return a task that runs the documented container, whose tunnel is up so many seconds after its start."""
-    return task(name, file, env=[{"name": "STAND_IN_AFTER", "value": str(after)}])
+def job(name: str, *, after: float, file: str = "documented", **says: str) -> Object:
+    """Return a task that runs the documented container, whose tunnel is up so many seconds after its start.
+
+    ``says`` has what the stand-in's variables call FORM and STREAM.
+    """
+    variables = {"after": str(after), **says}
+    return task(
+        name,
+        file,
+        env=[{"name": f"STAND_IN_{key.upper()}", "value": value} for key, value in variables.items()],
+    )
 
 
 def files() -> list[Object]:
@@ -145,7 +157,11 @@ def profile(name: str) -> None:
 
 
 def test_the_documented_container(operator: Cluster, namespace: str, documented: str) -> None:
-    operator.apply(namespace, *files(), job("demo", after=1), job("again", after=1, file="restarting"))
+    # One as on the page, the other as it is today, through the other stream.
+    today = {"form": "2026-json", "stream": "stdout"}
+    operator.apply(
+        namespace, *files(), job("demo", after=1), job("again", after=1, file="restarting", **today)
+    )
     pod = running(operator, namespace, "demo")
     url = tunnel(operator, namespace, "demo")
     assert url == said(operator, namespace, pod)
@@ -161,6 +177,7 @@ def test_the_documented_container(operator: Cluster, namespace: str, documented:
     # The tunnel of a container that restarts is another one.
     before = tunnel(operator, namespace, "again")
     again = running(operator, namespace, "again")
+    assert before == said(operator, namespace, again)
     end = "for process in /proc/[0-9]*; do grep -qa [h]ttp.server $process/cmdline && kill ${process#/proc/}; done"
     operator.try_kubectl(
         "-n", namespace, "exec", again["metadata"]["name"], "-c", "demo", "--", "bash", "-c", end

@@ -6,6 +6,6 @@ import os
 
 
 def devices() -> dict[str, str]:
-    """Return the device plugin's variables, as this container has them."""
-    names = ("NVIDIA_VISIBLE_DEVICES", "AMD_VISIBLE_DEVICES")
+    """Return the variables of the device plugins and of NVIDIA's runtime, as this container has them."""
+    names = ("NVIDIA_VISIBLE_DEVICES", "NVIDIA_DRIVER_CAPABILITIES", "AMD_VISIBLE_DEVICES")
     return {name: os.environ[name] for name in names if name in os.environ}

@@ -34,7 +34,8 @@ async def echo(request: web.Request) -> web.WebSocketResponse:
 
 
 async def slow(request: web.Request) -> web.StreamResponse:
-    """Send a line per second."""
+    """Send a line per second; with ``after``, nothing at all for so long at first."""
+    await asyncio.sleep(int(request.query.get("after", "0")))
     response = web.StreamResponse()
     await response.prepare(request)
     for number in range(int(request.query["seconds"])):

@@ -2,8 +2,9 @@
 """Stands in for cloudflared where the Internet can't be reached: its words and its metrics, without a tunnel.
 
 Takes the arguments of `cloudflared tunnel --url URL`. When its container is ``STAND_IN_AFTER`` seconds old (1 by
-default) it says what the version of 2022 said, on standard error, with another name each time; `/quicktunnel` on the
-first free of cloudflared's metrics ports says the same.
+default) it prints what a version of cloudflared has printed, byte for byte but with a new name of the same length each
+time; `/quicktunnel` on the first free of cloudflared's metrics ports says the same. ``STAND_IN_FORM`` names the
+version's file in tests/data/tunnels (2022 by default), ``STAND_IN_STREAM`` is stderr (by default) or stdout.
 """
 
 import http.server
@@ -11,16 +12,14 @@ import json
 import os
 import pathlib
 import random
+import re
 import sys
 import time
 
 PORTS = range(20241, 20246)
-WORDS = ("amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heron")
-
-
-def say(text: str) -> None:
-    moment = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    print(f"{moment} INF {text}", file=sys.stderr)
+#: As long as those of the files, so that a box stays a box, and other ones.
+WORDS = ("acorn", "bison", "cedar", "delta", "ember", "fjord", "grove", "heron")
+HOST = re.compile(r"(?:[a-z]{5}-){3}[a-z]{5}\.trycloudflare\.com")
 
 
 def container_age() -> float:
@@ -56,21 +55,16 @@ def metrics() -> http.server.HTTPServer:
 def main() -> None:
     if sys.argv[1:2] != ["tunnel"] or "--url" not in sys.argv:
         raise SystemExit("only `cloudflared tunnel --url URL` is stood in for")
-    say("Requesting new quick Tunnel on trycloudflare.com...")
-    time.sleep(max(0.0, float(os.environ.get("STAND_IN_AFTER", "1")) - container_age()))
+    forms = pathlib.Path(os.environ.get("STAND_IN_FORMS", "/usr/local/share/tunnels"))
+    form = (forms / f"{os.environ.get('STAND_IN_FORM', '2022')}.log").read_bytes().decode()
+    stream = {"stderr": sys.stderr, "stdout": sys.stdout}[os.environ.get("STAND_IN_STREAM", "stderr")]
     Metrics.hostname = f"{'-'.join(random.sample(WORDS, 4))}.trycloudflare.com"
-    lines = (
-        "Your quick Tunnel has been created! Visit it at (it may take some time to be reachable):",
-        f"https://{Metrics.hostname}",
-    )
-    width = max(map(len, lines))
-    say(f"+{'-' * (width + 4)}+")
-    for line in lines:
-        say(f"|  {line:{width}}  |")
-    say(f"+{'-' * (width + 4)}+")
-    server = metrics()
-    say(f"Starting metrics server on 127.0.0.1:{server.server_port}/metrics")
-    server.serve_forever()
+    lines = HOST.sub(Metrics.hostname, form).splitlines(keepends=True)
+    box = next(number for number, line in enumerate(lines) if "+-" in line)
+    stream.writelines(lines[:box])
+    time.sleep(max(0.0, float(os.environ.get("STAND_IN_AFTER", "1")) - container_age()))
+    stream.writelines(lines[box:])
+    metrics().serve_forever()
 
 
 if __name__ == "__main__":
