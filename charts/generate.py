@@ -88,7 +88,10 @@ def _describe(section: BaseModel, prefix: str, lines: list[str]) -> None:
 
 #: What each severity means, in the order of the page.
 SEVERITIES = {
-    Severity.ERROR: ("Errors", "The file is refused. All of a file's errors are reported at once."),
+    Severity.ERROR: (
+        "Errors",
+        "The file is refused. Errors of its form are reported at once, and where it has none, all of what it asks for.",
+    ),
     Severity.WARNING: ("Warnings", "It runs, and behaves differently from what the file says."),
     Severity.INFO: ("Remarks", "Something was ignored or chosen, without a visible difference."),
 }

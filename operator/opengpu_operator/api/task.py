@@ -47,9 +47,9 @@ class TaskStatusName(StrEnum):
     """The states of a task on the OpenGPU network, spelled as its SDK does."""
 
     NEW = "New"
-    """Nobody works on it yet."""
+    """Nobody works on it yet, or nobody ever will: the condition Ready says which."""
     ATTEMPTED = "Attempted"
-    """A provider works on it."""
+    """A provider works on it, or did so in vain: the condition Failed is there then."""
     RESPONDED = "Responded"
     """There is an answer."""
     CANCELED = "Canceled"
