@@ -23,7 +23,7 @@ from tests.e2e.fixtures import CLUSTER, OPERATOR_IMAGES, OPERATOR_NAMESPACE, REL
 from tests.e2e.kit import TASKS, Cluster, Object, is_true, until
 from tests.e2e.objects import compose, run, shell, source, task, worker
 from tests.e2e.test_operator_kill import process_of
-from tests.e2e.test_reboot import FETCHING, STORE, UPLOADING, python
+from tests.e2e.test_reboot import FETCHING, STORE, python
 from tests.e2e.test_store_away import called, spooled
 from tests.unit.build.test_docs import blocks
 
@@ -40,6 +40,14 @@ LIGHT = {"resources": {"cpu": "20m"}, "maxAttempts": 10, "expirySeconds": 900}
 UPLOAD = """
 cd /gpux_job; head -c {size} /dev/urandom > out.zip
 curl --unix-socket /gpux_api --data-binary @out.zip "http://dontcare/api/file/upload/" | jq -r .sha1
+"""
+#: A line per file that the store has acknowledged, in `FILES` of the test of reboots.
+UPLOADING = """
+with open("/gpux_job/acknowledged", "a") as notes:
+    for number in range(%(uploads)d):
+        told = json.loads(persistently("POST", "/api/file/upload/", content(%(job)r, number)))
+        print(number, told["sha1"], file=notes, flush=True)
+        time.sleep(1)
 """
 #: What a store answers to the operator, asked in its own pod: nothing stands between that could ask another.
 ASK = """
