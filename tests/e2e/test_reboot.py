@@ -104,9 +104,14 @@ def kill_store(operator: Cluster) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+def volumes(namespace: str) -> list[Path]:
+    """Return the directories of the volumes of a namespace's jobs; those of a job that has ended are gone."""
+    return sorted((Layout(CLUSTER).root / "nodes").glob(f"*/volumes/*_{namespace}_*"))
+
+
 def notes(namespace: str, name: str) -> list[Path]:
-    """Return the files of a name on the volumes of a namespace's jobs; those of a job that has ended are gone."""
-    return sorted((Layout(CLUSTER).root / "nodes").glob(f"*/volumes/*_{namespace}_*/{name}"))
+    """Return the files of a name on those volumes."""
+    return [path for volume in volumes(namespace) if (path := volume / name).exists()]
 
 
 def acknowledged(namespace: str) -> list[int]:
@@ -191,8 +196,9 @@ def test_what_was_acknowledged_outlives_reboots_and_kills(
     killed = noted()
     assert not [name for name in where if is_true(operator.task(namespace, name), "Complete")]
     until("uploads to go on", lambda: noted() >= killed + UPLOADERS, timeout=90)
-    for path in notes(namespace, "calls"):
-        (path.parent / "go").touch()
+    # Also for those who were cut off before they had noted anything, and begin again.
+    for volume in volumes(namespace):
+        (volume / "go").touch()
     until("all calls to be applied", lambda: proceed() == 0, timeout=600, interval=1)
 
     files, attempts = [], {}
