@@ -127,6 +127,12 @@ def over(bucket, kind, folder):
     return WarmBlobs(bucket, folder=folder / "cache", spool=str(spool))
 
 
+@pytest.fixture(scope="session")
+def bucket_server(tmp_path_factory):
+    with s3_server(tmp_path_factory.mktemp("s3") / "server") as running:
+        yield running
+
+
 @pytest.fixture(params=["file", "s3", "cached"])
 async def either(request, root, tmp_path):
     """A server over each of the backends."""
@@ -134,6 +140,6 @@ async def either(request, root, tmp_path):
         async with serving(root) as made:
             yield made
         return
-    with s3_server(tmp_path / "server") as server, server.bucket() as bucket:
+    with request.getfixturevalue("bucket_server").bucket() as bucket:
         async with serving(root, blobs=over(bucket, request.param, tmp_path)) as made:
             yield made

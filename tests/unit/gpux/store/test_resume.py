@@ -12,28 +12,14 @@ import pytest
 from gpux.store import resume
 from gpux.store.http import HttpError
 from tests.support.patience import PATIENCE
-from tests.support.s3 import s3_server
-from tests.unit.gpux.store.conftest import over, serving, token
+from tests.unit.gpux.store.conftest import serving, token
 
 MIB = 1 << 20
 
 
-@pytest.fixture(scope="module")
-def bucket_server(tmp_path_factory):
-    with s3_server(tmp_path_factory.mktemp("s3") / "server") as running:
-        yield running
-
-
-@pytest.fixture(params=["file", "s3", "cached"])
-async def either(request, root, tmp_path):
-    """A service over either backend."""
-    if request.param == "file":
-        async with serving(root) as made:
-            yield made
-        return
-    with request.getfixturevalue("bucket_server").bucket() as bucket:
-        async with serving(root, blobs=over(bucket, request.param, tmp_path)) as made:
-            yield made
+def requests_for(path):
+    """Every request that there is for an upload."""
+    return [*((method, path) for method in ("PATCH", "GET", "HEAD", "DELETE")), ("POST", f"{path}/done")]
 
 
 async def begin(service, *, length=None, **options):
@@ -163,13 +149,7 @@ async def test_one_request_at_a_time(service):
     # The server says that it goes on when it has the upload.
     writer.write(f"{head}Content-Length: 6\r\nExpect: 100-continue\r\n\r\n".encode())
     assert b"100 Continue" in await reader.readuntil(b"\r\n\r\n")
-    for method, place in (
-        ("PATCH", path),
-        ("GET", path),
-        ("HEAD", path),
-        ("DELETE", path),
-        ("POST", f"{path}/done"),
-    ):
+    for method, place in requests_for(path):
         assert await service.status(method, place, headers={"Upload-Offset": "0"}) == 409
     writer.write(b"abcdef")
     assert b"200 OK" in await reader.readuntil(b"\r\n\r\n")
@@ -190,13 +170,7 @@ async def test_an_upload_is_its_tasks_alone(service, stranger):
     path = await begin(service)
     other = token(**stranger)
     headers = {"Upload-Offset": "0"}
-    for method, place in (
-        ("PATCH", path),
-        ("GET", path),
-        ("HEAD", path),
-        ("DELETE", path),
-        ("POST", f"{path}/done"),
-    ):
+    for method, place in requests_for(path):
         assert await service.status(method, place, bearer=other, headers=headers) == 404
     assert await offset(service, path) == 0
     assert await service.status("GET", path, bearer=token("files")) == 200, "the same task, from outside"
